@@ -1,0 +1,48 @@
+//! What a request may look at: one immutable value behind one pointer.
+//!
+//! `control` builds a snapshot from files and publishes it; every worker holds a cached reference
+//! and a request keeps the snapshot it began with. A bad file never produces one.
+
+use std::sync::Arc;
+
+use config::net::IpRange;
+use config::router::{Limits, RedirectStatus, Timeouts};
+
+use crate::route::RouteTable;
+use crate::tls::CertificateStore;
+use crate::upstream::Upstream;
+
+/// Everything the data plane needs, as of one load.
+pub struct Snapshot {
+    /// Counts up with every published snapshot, from 1.
+    pub generation: u64,
+    /// Host rules to upstreams.
+    pub routes: RouteTable,
+    /// Server certificates by SNI.
+    pub certificates: CertificateStore,
+    /// Every upstream that `routes` leads to, once each.
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// Settings that may change while connections live.
+    pub settings: Settings,
+}
+
+/// The settings of `router.yaml` that the request path reads.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Status of the plain-HTTP redirect.
+    pub redirect: RedirectStatus,
+    /// Port written into redirects; 443 is left out.
+    pub https_port: u16,
+    /// Whether HTTP/2 is offered by ALPN.
+    pub http2: bool,
+    /// Peers whose forwarding headers are kept.
+    pub trusted_proxies: Vec<IpRange>,
+    /// Protocols a request may switch to, lower case.
+    pub upgrades: Vec<String>,
+    /// How long things may take.
+    pub timeouts: Timeouts,
+    /// How large things may be.
+    pub limits: Limits,
+    /// Whether requests are logged.
+    pub access_log: bool,
+}
