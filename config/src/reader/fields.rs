@@ -115,6 +115,16 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Records that the mapping as a whole is wrong.
+    pub fn refuse_all(&mut self, reason: InvalidValue) {
+        if let Mode::Read {
+            position, reader, ..
+        } = &mut self.0
+        {
+            reader.refuse(*position, reason);
+        }
+    }
+
     /// Records that an item, right by itself, is wrong beside others.
     pub fn refuse_item<T>(&mut self, item: &super::kinds::Placed<T>, reason: InvalidValue) {
         if let Mode::Read { reader, .. } = &mut self.0 {

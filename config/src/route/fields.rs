@@ -7,11 +7,13 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::{HostMatch, Route, RouteFile, Upstream, UpstreamProtocol, UpstreamTls, UpstreamTrust};
+use crate::document::Position;
 use crate::error::{InvalidValue, quoted};
 use crate::net::HostName;
 use crate::net::kinds::{LABEL_PATTERN, check_label, host_name, label, socket_address};
 use crate::reader::kinds::{
-    Boolean, FilePath, Placed, choice, list, mapping, named, placed, refuse_twice, text, values,
+    Boolean, Choice, FilePath, Placed, Text, choice, list, mapping, named, placed, refuse_twice,
+    text, values,
 };
 use crate::reader::{Fields, Mapping};
 
@@ -59,6 +61,20 @@ impl Mapping for RouteFile {
     }
 }
 
+impl HostMatch {
+    /// A field that holds a host rule.
+    pub(crate) fn kind() -> Text<Self> {
+        text("a host rule", Some(Self::PATTERN), Self::parse)
+    }
+}
+
+impl UpstreamProtocol {
+    /// A field that holds a protocol towards upstreams.
+    pub(crate) fn kind() -> Choice<Self> {
+        choice(&[("http1", Self::Http1), ("http2", Self::Http2)])
+    }
+}
+
 /// An upstream before it has its name, which is the key it stands under.
 struct ReadUpstream {
     protocol: UpstreamProtocol,
@@ -71,10 +87,7 @@ impl Mapping for ReadUpstream {
         let protocol = f.defaulted(
             "protocol",
             "The HTTP version spoken towards the endpoints. Upgrades always use http1.",
-            choice(&[
-                ("http1", UpstreamProtocol::Http1),
-                ("http2", UpstreamProtocol::Http2),
-            ]),
+            UpstreamProtocol::kind(),
             json!("http1"),
         );
         let endpoints = f.required(
@@ -146,11 +159,7 @@ impl Mapping for ReadRoute {
             "host",
             "A host name, or a star followed by `-` or `.` and at least two labels. The star \
              stands for at least one character and never for a dot.",
-            placed(text(
-                "a host rule",
-                Some(HostMatch::PATTERN),
-                HostMatch::parse,
-            )),
+            placed(HostMatch::kind()),
         );
         let upstream = f.required(
             "upstream",
@@ -198,11 +207,13 @@ fn refuse_unknown_upstreams(
 }
 
 fn refuse_repeated_hosts(f: &mut Fields<'_>, routes: &[ReadRoute]) {
-    let mut seen: HashMap<&HostMatch, usize> = HashMap::new();
+    let mut seen: HashMap<&HostMatch, Position> = HashMap::new();
     for route in routes {
-        let line = route.host.position.line;
-        if let Some(first) = seen.insert(&route.host.value, line) {
-            let message = format!("{} stands twice; first in line {first}", route.host.value);
+        let position = route.host.position;
+        let first = *seen.entry(&route.host.value).or_insert(position);
+        if first != position {
+            let line = first.line;
+            let message = format!("{} stands twice; first in line {line}", route.host.value);
             f.refuse_item(&route.host, InvalidValue::new(message));
         }
     }
