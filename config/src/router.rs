@@ -115,6 +115,8 @@ pub struct Timeouts {
     pub body_idle: Duration,
     /// From the request's end to the answer's head. 0 is none; long polls need that. 0.
     pub response_head: Duration,
+    /// An answer's body without a byte from the upstream. Long, since a watch may be silent. 1 h.
+    pub response_idle: Duration,
     /// A connection attempt to an endpoint, TLS included. 3 s.
     pub connect: Duration,
     /// An unused upstream connection; must stay below the ingress' own (75 s). 55 s.

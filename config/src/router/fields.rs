@@ -285,6 +285,12 @@ impl Mapping for Timeouts {
             duration(),
             json!("55s"),
         );
+        let response_idle = f.defaulted(
+            "response_idle",
+            "An answer's body without a byte from the upstream. Long, since a watch may be silent.",
+            duration(),
+            json!("1h"),
+        );
         let upgraded_idle = f.defaulted(
             "upgraded_idle",
             "An upgraded connection without a byte.",
@@ -319,6 +325,7 @@ impl Mapping for Timeouts {
             response_head: response_head?,
             connect: connect?,
             upstream_idle: upstream_idle?,
+            response_idle: response_idle?,
             upgraded_idle: upgraded_idle?,
             endpoint_rest: endpoint_rest?,
             drain: drain?,

@@ -12,7 +12,7 @@ use super::exchange::{Failure, Request as Facts};
 use super::flow::READ_BYTES;
 use super::log::Transaction;
 use super::respond::Answer;
-use crate::http1::body::{self, BodyDecoder, BodyFault, Decoded, Event};
+use crate::http1::body::{self, BodyDecoder, Decoded, Event};
 use crate::http1::head::{Framing, Version};
 use crate::http1::rewrite::{self, FieldSink, Forwarding};
 use crate::http1::response::RequestKind;

@@ -19,5 +19,4 @@ mod upgrade;
 
 pub(crate) use client::Client;
 pub(crate) use flow::{MOST_BYTES, READ_BYTES};
-pub(crate) use request::decide;
 pub(crate) use respond::Answer;

@@ -143,6 +143,11 @@ impl BodyDecoder {
         })
     }
 
+    /// For what follows a switch of protocols: everything until the connection ends.
+    pub fn until_close() -> Self {
+        Self::new(State::UntilClose)
+    }
+
     fn new(state: State) -> Self {
         Self {
             state,

@@ -30,4 +30,6 @@ pub mod trailers;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use names::is_forbidden_in_trailers;
+
 pub use fields::{FieldSlots, MAX_FIELDS};

@@ -7,6 +7,6 @@ mod drain;
 mod start;
 pub(crate) mod timers;
 
-pub(crate) use context::{OpenConnection, SnapshotRef, Worker};
+pub(crate) use context::Worker;
 pub use drain::Drain;
 pub use start::{Workers, start};
