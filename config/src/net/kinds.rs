@@ -35,7 +35,11 @@ pub fn socket_address() -> Text<SocketAddr> {
         if address.port() == 0 {
             return Err(wrong().help("port 0 names no port"));
         }
-        Ok(SocketAddr::new(address.ip().to_canonical(), address.port()))
+        Ok(match address.ip().to_canonical() {
+            // Keeps the scope of a link-local IPv6 address.
+            IpAddr::V6(_) => address,
+            mapped @ IpAddr::V4(_) => SocketAddr::new(mapped, address.port()),
+        })
     })
 }
 

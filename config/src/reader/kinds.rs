@@ -334,16 +334,13 @@ impl<K: Kind> Kind for List<K> {
         };
         if !self.length.contains(&items.len()) {
             let (low, high) = (self.length.start(), self.length.end());
-            let expected = match (*low, *high) {
-                (low, usize::MAX) => format!("at least {low}"),
-                (low, high) if low == high => format!("exactly {low}"),
-                (low, high) => format!("{low} to {high}"),
+            let (expected, most) = match (*low, *high) {
+                (low, usize::MAX) => (format!("at least {low}"), low),
+                (low, high) if low == high => (format!("exactly {low}"), low),
+                (low, high) => (format!("{low} to {high}"), high),
             };
             let found = items.len();
-            let message = format!(
-                "needs {expected} item{}, found {found}",
-                plural(*high.min(low))
-            );
+            let message = format!("needs {expected} item{}, found {found}", plural(most));
             reader.refuse(node.position, InvalidValue::new(message));
             return None;
         }
