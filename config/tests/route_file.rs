@@ -289,3 +289,18 @@ fn a_hundred_thousand_routes_take_no_time() {
     // A debug build on a busy machine; the quadratic check would take minutes.
     assert!(took.as_secs() < 5, "{took:?}");
 }
+
+/// Advice is given from a few names only: a hostile file must not buy time with its length.
+#[test]
+fn many_unknown_upstreams_beside_many_known_ones() {
+    let mut text = "tenant: acme\nupstreams:\n".to_owned();
+    (0..8_000).for_each(|index| text += &format!(" u{index}: {{endpoints: [\"1.1.1.1:1\"]}}\n"));
+    text += "routes:\n";
+    (0..8_000).for_each(|index| text += &format!(" - {{host: a{index}.b, upstream: x{index}}}\n"));
+    let begin = Instant::now();
+    let errors = parse(&text).unwrap_err();
+    assert_eq!(errors.errors().len(), config::error::MAX_ERRORS + 1);
+    assert!(errors.to_string().len() < 500_000);
+    let took = begin.elapsed();
+    assert!(took.as_secs() < 15, "{took:?}");
+}

@@ -109,9 +109,7 @@ impl<T: Clone> Kind for Choice<T> {
     fn read(&self, node: &Node, reader: &mut Reader) -> Option<T> {
         let words: Vec<&str> = self.0.iter().map(|(word, _)| *word).collect();
         let listed: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
-        let Some(text) = text_of(node, reader, &format!("one of {}", listed.join(", "))) else {
-            return None;
-        };
+        let text = text_of(node, reader, &format!("one of {}", listed.join(", ")))?;
         let found = self.0.iter().find(|(word, _)| *word == text);
         if found.is_none() {
             let message = format!("unknown value {}", quoted(text));
