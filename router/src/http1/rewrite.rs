@@ -329,7 +329,7 @@ impl<'a> Way<'a> {
     /// Writes the way with ourselves at its end: X-Forwarded-* and Forwarded (RFC 7239).
     #[inline]
     fn write<S: FieldSink>(&self, fwd: &Forwarding<'_>, sink: &mut S) {
-        let mut value: SmallVec<[u8; 192]> = SmallVec::new();
+        let mut value: SmallVec<[u8; 256]> = SmallVec::new();
         let client = ClientText::new(fwd.client);
 
         append_list(&mut value, &self.forwarded_for);
@@ -369,7 +369,7 @@ impl<'a> Way<'a> {
     }
 }
 
-fn append_list(out: &mut SmallVec<[u8; 192]>, values: &[&[u8]]) {
+fn append_list(out: &mut SmallVec<[u8; 256]>, values: &[&[u8]]) {
     for value in values.iter().filter(|value| !value.is_empty()) {
         out.extend_from_slice(value);
         out.extend_from_slice(b", ");
@@ -378,7 +378,7 @@ fn append_list(out: &mut SmallVec<[u8; 192]>, values: &[&[u8]]) {
 
 /// An address as text, without the machinery of `Display` for IPv4.
 struct ClientText {
-    text: SmallVec<[u8; 40]>,
+    text: SmallVec<[u8; 64]>,
     is_ipv6: bool,
 }
 
