@@ -1,11 +1,15 @@
 //! `router.yaml`: the edge's own settings.
 
+mod fields;
+
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::error::ConfigErrors;
 use crate::net::IpRange;
+use crate::reader;
 
 /// Everything in `router.yaml`. Relative paths are resolved against the file's folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +36,17 @@ pub struct RouterConfig {
     pub upgrades: Vec<String>,
     /// Whether each request is logged.
     pub access_log: bool,
+}
+
+impl RouterConfig {
+    /// Reads `router.yaml`. Pure: `file` only names the text in errors and gives the folder that
+    /// relative paths are resolved against.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the file, at once.
+    pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigErrors> {
+        reader::read(text, file)
+    }
 }
 
 /// `http:`, the plain-HTTP listener.
