@@ -33,7 +33,10 @@ impl Claim {
                 // 127.64.0.0 and above: far from what people use by hand.
                 let address = Ipv4Addr::new(127, 64 | (a & 63), b, c);
                 let listener = TcpListener::bind((address, CLAIM_PORT)).ok()?;
-                Some(Self { address, _listener: listener })
+                Some(Self {
+                    address,
+                    _listener: listener,
+                })
             })
             .context("no loopback address is free")
     }

@@ -97,7 +97,11 @@ impl Backend {
             let shared = Arc::clone(&shared);
             std::thread::spawn(move || accept(&listener, &shared, &script))
         };
-        Ok(Self { address, shared, acceptor: Some(acceptor) })
+        Ok(Self {
+            address,
+            shared,
+            acceptor: Some(acceptor),
+        })
     }
 
     /// Where it listens.
@@ -121,7 +125,10 @@ impl Backend {
     /// Every byte of every connection, in order of their arrival.
     #[must_use]
     pub fn received(&self) -> Vec<Vec<u8>> {
-        lock(&self.shared).iter().map(|it| it.bytes.clone()).collect()
+        lock(&self.shared)
+            .iter()
+            .map(|it| it.bytes.clone())
+            .collect()
     }
 
     /// Every byte that came, as text.
@@ -141,7 +148,9 @@ impl Backend {
     /// # Errors
     /// If it does not.
     pub fn wait_for(&self, needle: &str) -> Result<()> {
-        wait::until_true(&format!("the backend to receive {needle:?}"), || self.count(needle) > 0)
+        wait::until_true(&format!("the backend to receive {needle:?}"), || {
+            self.count(needle) > 0
+        })
     }
 
     /// Cuts every connection that is open now.
@@ -168,10 +177,15 @@ impl Conversation {
     /// # Errors
     /// If it closes in the middle of one.
     pub fn request(&mut self) -> io::Result<Option<Vec<u8>>> {
-        let Some(mut request) = self.head()? else { return Ok(None) };
+        let Some(mut request) = self.head()? else {
+            return Ok(None);
+        };
         let head = String::from_utf8_lossy(&request).to_ascii_lowercase();
         if head.contains("\r\ntransfer-encoding:") {
-            request.extend(self.through(b"0\r\n\r\n")?.ok_or(ErrorKind::UnexpectedEof)?);
+            request.extend(
+                self.through(b"0\r\n\r\n")?
+                    .ok_or(ErrorKind::UnexpectedEof)?,
+            );
         } else if let Some((_, rest)) = head.split_once("\r\ncontent-length:") {
             let length = rest.split("\r\n").next().unwrap_or_default().trim().parse();
             request.extend(self.exactly(length.unwrap_or(0))?);
@@ -309,7 +323,8 @@ where
                         // A peer that closes early is a matter for the test's assertions.
                         let _ = script(&mut conversation);
                         let _ = conversation.stream.shutdown(Shutdown::Both);
-                        if let Some(record) = lock(&conversation.shared).get_mut(conversation.index) {
+                        if let Some(record) = lock(&conversation.shared).get_mut(conversation.index)
+                        {
                             record.closed = true;
                         }
                     });
@@ -326,11 +341,23 @@ fn begin(stream: TcpStream, shared: &Arc<Shared>) -> io::Result<Conversation> {
     stream.set_read_timeout(Some(wait::PATIENCE))?;
     let mut connections = lock(shared);
     let index = connections.len();
-    connections.push(Record { bytes: Vec::new(), closed: false, stream: stream.try_clone()? });
+    connections.push(Record {
+        bytes: Vec::new(),
+        closed: false,
+        stream: stream.try_clone()?,
+    });
     drop(connections);
-    Ok(Conversation { index, stream, shared: Arc::clone(shared), pending: Vec::new() })
+    Ok(Conversation {
+        index,
+        stream,
+        shared: Arc::clone(shared),
+        pending: Vec::new(),
+    })
 }
 
 fn lock(shared: &Shared) -> MutexGuard<'_, Vec<Record>> {
-    shared.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    shared
+        .connections
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
 }

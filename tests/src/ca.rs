@@ -74,8 +74,12 @@ impl Ca {
     /// # Errors
     /// If a name is none or the key cannot be generated.
     pub fn issue(&self, names: &[&str], kind: KeyKind) -> Result<Leaf> {
-        let mut params =
-            CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())?;
+        let mut params = CertificateParams::new(
+            names
+                .iter()
+                .map(|name| (*name).to_owned())
+                .collect::<Vec<_>>(),
+        )?;
         if let Some(first) = names.first() {
             params.distinguished_name.push(DnType::CommonName, *first);
         }
@@ -86,7 +90,10 @@ impl Ca {
             KeyKind::Rsa => KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?,
         };
         let certificate = params.signed_by(&key, &self.issuer)?;
-        Ok(Leaf { chain: certificate.pem(), key: key.serialize_pem() })
+        Ok(Leaf {
+            chain: certificate.pem(),
+            key: key.serialize_pem(),
+        })
     }
 }
 

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, NamedGroup, ProtocolVersion, RootCertStore, StreamOwned};
+use rustls::{
+    ClientConfig, ClientConnection, NamedGroup, ProtocolVersion, RootCertStore, StreamOwned,
+};
 
 use crate::ca::Ca;
 
@@ -41,7 +43,9 @@ impl TlsClient {
     #[must_use]
     pub fn new(ca: &Ca, alpn: &[&str]) -> Self {
         let mut roots = RootCertStore::empty();
-        roots.add(ca.der().clone()).expect("our own authority is a certificate");
+        roots
+            .add(ca.der().clone())
+            .expect("our own authority is a certificate");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -51,7 +55,9 @@ impl TlsClient {
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         // Each handshake in full: a resumed one shows no certificate.
         config.resumption = rustls::client::Resumption::disabled();
-        Self { config: Arc::new(config) }
+        Self {
+            config: Arc::new(config),
+        }
     }
 
     /// The configuration, for clients that bring their own input and output.
@@ -70,11 +76,15 @@ impl TlsClient {
         let mut session = ClientConnection::new(Arc::clone(&self.config), name)?;
         let mut transport = tcp.try_clone()?;
         while session.is_handshaking() {
-            session.complete_io(&mut transport).context("TLS handshake")?;
+            session
+                .complete_io(&mut transport)
+                .context("TLS handshake")?;
         }
         let handshake = Handshake {
             version: session.protocol_version(),
-            alpn: session.alpn_protocol().map(|it| String::from_utf8_lossy(it).into_owned()),
+            alpn: session
+                .alpn_protocol()
+                .map(|it| String::from_utf8_lossy(it).into_owned()),
             group: session.negotiated_key_exchange_group().map(|it| it.name()),
             certificate: session
                 .peer_certificates()
@@ -125,13 +135,20 @@ impl Response {
     /// The first value of a field.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(it, _)| it == name).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(it, _)| it == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// Every value of a field.
     #[must_use]
     pub fn header_values(&self, name: &str) -> Vec<&str> {
-        self.headers.iter().filter(|(it, _)| it == name).map(|(_, value)| value.as_str()).collect()
+        self.headers
+            .iter()
+            .filter(|(it, _)| it == name)
+            .map(|(_, value)| value.as_str())
+            .collect()
     }
 
     /// The body as text.
@@ -143,7 +160,9 @@ impl Response {
     /// Whether the sender says that the connection ends here.
     #[must_use]
     pub fn closes(&self) -> bool {
-        self.header_values("connection").iter().any(|it| it.eq_ignore_ascii_case("close"))
+        self.header_values("connection")
+            .iter()
+            .any(|it| it.eq_ignore_ascii_case("close"))
     }
 }
 
@@ -173,7 +192,9 @@ impl Connection {
     /// # Errors
     /// If the socket refuses.
     pub fn set_patience(&self, patience: Duration) -> Result<()> {
-        self.tcp.set_read_timeout(Some(patience)).map_err(Into::into)
+        self.tcp
+            .set_read_timeout(Some(patience))
+            .map_err(Into::into)
     }
 
     /// Sends bytes as they are.
@@ -195,7 +216,9 @@ impl Connection {
             tls.conn.send_close_notify();
             tls.flush()?;
         }
-        self.tcp.shutdown(std::net::Shutdown::Write).map_err(Into::into)
+        self.tcp
+            .shutdown(std::net::Shutdown::Write)
+            .map_err(Into::into)
     }
 
     /// Reads one answer to a request with this method; interim (1xx) answers count as answers.
@@ -203,7 +226,9 @@ impl Connection {
     /// # Errors
     /// If the peer closes before its end, or it is no HTTP/1 answer.
     pub fn response(&mut self, method: &str) -> Result<Response> {
-        let head = self.take_through(b"\r\n\r\n").context("read the head of an answer")?;
+        let head = self
+            .take_through(b"\r\n\r\n")
+            .context("read the head of an answer")?;
         let mut response = parse_head(&head)?;
         let status = response.status;
         if method == "HEAD" || status / 100 == 1 || status == 204 || status == 304 {
@@ -231,7 +256,9 @@ impl Connection {
                 if line == b"\r\n" {
                     break;
                 }
-                response.trailers.push(parse_field(&String::from_utf8_lossy(&line))?);
+                response
+                    .trailers
+                    .push(parse_field(&String::from_utf8_lossy(&line))?);
             }
         } else if let Some(length) = response.header("content-length") {
             let length = length.parse().context("Content-Length")?;
@@ -248,7 +275,10 @@ impl Connection {
     /// As [`Connection::send`] and [`Connection::response`].
     pub fn exchange(&mut self, request: impl AsRef<[u8]>) -> Result<Response> {
         let request = request.as_ref();
-        let method = request.split(|byte| *byte == b' ').next().unwrap_or_default();
+        let method = request
+            .split(|byte| *byte == b' ')
+            .next()
+            .unwrap_or_default();
         let method = String::from_utf8_lossy(method).into_owned();
         self.send(request)?;
         self.response(&method)
@@ -285,14 +315,19 @@ impl Connection {
         let mut searched: usize = 0;
         loop {
             let start = searched.saturating_sub(mark.len());
-            let found = self.buffer[start..].windows(mark.len()).position(|it| it == mark);
+            let found = self.buffer[start..]
+                .windows(mark.len())
+                .position(|it| it == mark);
             if let Some(position) = found {
                 return self.take(start + position + mark.len());
             }
             searched = self.buffer.len();
             if !self.fill()? {
                 let got = String::from_utf8_lossy(&self.buffer).into_owned();
-                bail!("closed before {:?}, after {got:?}", String::from_utf8_lossy(mark));
+                bail!(
+                    "closed before {:?}, after {got:?}",
+                    String::from_utf8_lossy(mark)
+                );
             }
         }
     }
@@ -387,10 +422,18 @@ fn parse_head(head: &[u8]) -> Result<Response> {
         .and_then(|status| status.parse().ok())
         .with_context(|| format!("not a status line: {first:?}"))?;
     let headers = lines.map(parse_field).collect::<Result<_>>()?;
-    Ok(Response { status, headers, body: Vec::new(), trailers: Vec::new(), head: head.to_vec() })
+    Ok(Response {
+        status,
+        headers,
+        body: Vec::new(),
+        trailers: Vec::new(),
+        head: head.to_vec(),
+    })
 }
 
 fn parse_field(line: &str) -> Result<(String, String)> {
-    let (name, value) = line.split_once(':').with_context(|| format!("not a field: {line:?}"))?;
+    let (name, value) = line
+        .split_once(':')
+        .with_context(|| format!("not a field: {line:?}"))?;
     Ok((name.to_ascii_lowercase(), value.trim().to_owned()))
 }

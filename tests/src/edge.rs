@@ -59,7 +59,12 @@ impl Upstream {
     /// Plain HTTP/1.1.
     #[must_use]
     pub fn plain(name: &'static str, endpoints: &[SocketAddr]) -> Self {
-        Self { name, protocol: "http1", endpoints: endpoints.to_vec(), tls: None }
+        Self {
+            name,
+            protocol: "http1",
+            endpoints: endpoints.to_vec(),
+            tls: None,
+        }
     }
 }
 
@@ -67,10 +72,19 @@ impl Upstream {
 #[must_use]
 pub fn route_file(tenant: &str, upstreams: &[Upstream], routes: &[(&str, &str)]) -> String {
     let mut text = format!("tenant: {tenant}\nupstreams:\n");
-    for Upstream { name, protocol, endpoints, tls } in upstreams {
+    for Upstream {
+        name,
+        protocol,
+        endpoints,
+        tls,
+    } in upstreams
+    {
         let endpoints: Vec<String> = endpoints.iter().map(|it| format!("\"{it}\"")).collect();
         let endpoints = endpoints.join(", ");
-        let _ = writeln!(text, "  {name}:\n    protocol: {protocol}\n    endpoints: [{endpoints}]");
+        let _ = writeln!(
+            text,
+            "  {name}:\n    protocol: {protocol}\n    endpoints: [{endpoints}]"
+        );
         if let Some(tls) = tls {
             let _ = writeln!(text, "    tls: {tls}");
         }
@@ -117,9 +131,14 @@ impl Edge {
         let edge = Self::new(label)?;
         edge.certificate("acme", &["*.acme.example.org"], KeyKind::Ecdsa)?;
         let endpoint = edge.port(endpoint);
-        edge.routes("acme", &route_file("acme", &[Upstream::plain("workers", &[endpoint])], &[(
-            HOST, "workers",
-        )]))?;
+        edge.routes(
+            "acme",
+            &route_file(
+                "acme",
+                &[Upstream::plain("workers", &[endpoint])],
+                &[(HOST, "workers")],
+            ),
+        )?;
         Ok(edge)
     }
 
@@ -146,7 +165,9 @@ impl Edge {
     /// # Errors
     /// If it cannot be written.
     pub fn certificate(&self, file: &str, names: &[&str], kind: KeyKind) -> Result<()> {
-        self.ca.issue(names, kind)?.write(&self.folder().join("certs"), file)?;
+        self.ca
+            .issue(names, kind)?
+            .write(&self.folder().join("certs"), file)?;
         Ok(())
     }
 
@@ -202,7 +223,13 @@ impl Edge {
     pub fn start(&self) -> Result<Router> {
         self.write_settings()?;
         let addresses: Vec<SocketAddr> = self.http.iter().chain(&self.https).copied().collect();
-        Router::start(&self.configuration(), self.folder(), None, &addresses, self.admin)
+        Router::start(
+            &self.configuration(),
+            self.folder(),
+            None,
+            &addresses,
+            self.admin,
+        )
     }
 
     /// A TLS connection for HTTP/1.1 to the HTTPS listener.

@@ -42,7 +42,9 @@ pub struct H2Response {
 /// # Errors
 /// Those of the conversation, and when it takes too long.
 pub fn run<T>(conversation: impl Future<Output = Result<T>>) -> Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         match tokio::time::timeout(Duration::from_secs(120), conversation).await {
             Ok(result) => result,
@@ -65,7 +67,10 @@ impl H2Connection {
             bail!("ALPN chose {chosen:?} instead of h2");
         }
         let (requests, connection) = h2::client::handshake(stream).await?;
-        Ok(Self { requests, driver: tokio::spawn(connection) })
+        Ok(Self {
+            requests,
+            driver: tokio::spawn(connection),
+        })
     }
 
     /// Starts a request without a body.
@@ -92,7 +97,10 @@ impl H2Connection {
 /// # Errors
 /// If the stream ends early.
 pub async fn read(response: ResponseFuture) -> Result<H2Response> {
-    let (head, mut stream) = response.await.context("read the head of an answer")?.into_parts();
+    let (head, mut stream) = response
+        .await
+        .context("read the head of an answer")?
+        .into_parts();
     let mut body = Vec::new();
     while let Some(chunk) = stream.data().await {
         let chunk = chunk?;
@@ -100,5 +108,10 @@ pub async fn read(response: ResponseFuture) -> Result<H2Response> {
         body.extend_from_slice(&chunk);
     }
     let trailers = stream.trailers().await?;
-    Ok(H2Response { status: head.status.as_u16(), headers: head.headers, body, trailers })
+    Ok(H2Response {
+        status: head.status.as_u16(),
+        headers: head.headers,
+        body,
+        trailers,
+    })
 }

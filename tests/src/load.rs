@@ -62,7 +62,9 @@ impl Load {
                 let shared = Arc::clone(&shared);
                 let tls = tls.clone();
                 let namespace = namespace.cloned();
-                std::thread::spawn(move || client(&shared, &tls, address, &host, namespace.as_ref()))
+                std::thread::spawn(move || {
+                    client(&shared, &tls, address, &host, namespace.as_ref())
+                })
             })
             .collect();
         Ok(Self { shared, clients })
@@ -83,7 +85,11 @@ impl Load {
     /// What was counted so far.
     #[must_use]
     pub fn tally(&self) -> Tally {
-        self.shared.tally.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared
+            .tally
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Lets every client finish its request, and gives the count.

@@ -57,7 +57,10 @@ impl MachineState {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                bail!("the machine is not as it was:\n  {}", differences.join("\n  "));
+                bail!(
+                    "the machine is not as it was:\n  {}",
+                    differences.join("\n  ")
+                );
             }
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -72,8 +75,16 @@ impl MachineState {
             ("temporary folder", &self.folders, &now.folders),
             ("child process", &self.children, &now.children),
         ] {
-            found.extend(after.difference(before).map(|it| format!("{kind} came: {it}")));
-            found.extend(before.difference(after).map(|it| format!("{kind} went: {it}")));
+            found.extend(
+                after
+                    .difference(before)
+                    .map(|it| format!("{kind} came: {it}")),
+            );
+            found.extend(
+                before
+                    .difference(after)
+                    .map(|it| format!("{kind} went: {it}")),
+            );
         }
         if self.firewall != now.firewall {
             found.push("the nftables ruleset changed".to_owned());
@@ -83,17 +94,27 @@ impl MachineState {
 }
 
 fn names_in(folder: &str) -> BTreeSet<String> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return BTreeSet::new() };
-    entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return BTreeSet::new();
+    };
+    entries
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
 }
 
 /// The ruleset without its counters; `None` if nobody could have changed one.
 fn firewall() -> Result<Option<String>> {
-    let installed = ["/usr/sbin/nft", "/sbin/nft"].iter().any(|it| std::path::Path::new(it).exists());
+    let installed = ["/usr/sbin/nft", "/sbin/nft"]
+        .iter()
+        .any(|it| std::path::Path::new(it).exists());
     if !installed || !nix::unistd::geteuid().is_root() {
         return Ok(None);
     }
-    Tool::new("nft").args(["--stateless", "list", "ruleset"]).succeed().map(Some)
+    Tool::new("nft")
+        .args(["--stateless", "list", "ruleset"])
+        .succeed()
+        .map(Some)
 }
 
 /// Processes whose parent we are.

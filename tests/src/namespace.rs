@@ -34,7 +34,9 @@ impl Namespace {
         })
         .join()
         .expect("the thread does not panic")?;
-        let namespace = Self { handle: Arc::new(handle) };
+        let namespace = Self {
+            handle: Arc::new(handle),
+        };
         namespace.ip(&["link", "set", "lo", "up"])?;
         Ok(namespace)
     }
@@ -56,7 +58,9 @@ impl Namespace {
     /// Pids of the processes inside.
     #[must_use]
     pub fn processes(&self) -> Vec<u32> {
-        let Ok(own) = self.handle.metadata() else { return Vec::new() };
+        let Ok(own) = self.handle.metadata() else {
+            return Vec::new();
+        };
         processes_of(own.ino())
     }
 
@@ -74,18 +78,28 @@ impl Namespace {
 
     /// `/proc/PID/fd/N`, which `ip` takes for a namespace.
     fn path(&self) -> String {
-        format!("/proc/{}/fd/{}", std::process::id(), self.handle.as_raw_fd())
+        format!(
+            "/proc/{}/fd/{}",
+            std::process::id(),
+            self.handle.as_raw_fd()
+        )
     }
 
     fn ip(&self, arguments: &[&str]) -> Result<()> {
-        Tool::new("ip").args(arguments).namespace(Some(self)).succeed().map(drop)
+        Tool::new("ip")
+            .args(arguments)
+            .namespace(Some(self))
+            .succeed()
+            .map(drop)
     }
 }
 
 /// Pids whose network namespace has this number.
 #[must_use]
 pub fn processes_of(inode: u64) -> Vec<u32> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
     entries
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
@@ -143,15 +157,38 @@ impl Network {
         let v4 = Ipv4Addr::new(10, 77, 0, number);
         let v6 = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, u16::from(number));
         self.switch.ip(&[
-            "link", "add", "name", &port, "type", "veth", "peer", "name", "eth0", "netns",
+            "link",
+            "add",
+            "name",
+            &port,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "eth0",
+            "netns",
             &namespace.path(),
         ])?;
-        self.switch.ip(&["link", "set", &port, "master", "switch", "up"])?;
+        self.switch
+            .ip(&["link", "set", &port, "master", "switch", "up"])?;
         namespace.ip(&["address", "add", &format!("{v4}/24"), "dev", "eth0"])?;
         // Duplicate address detection would keep the address unusable for a second.
-        namespace.ip(&["address", "add", &format!("{v6}/64"), "dev", "eth0", "nodad"])?;
+        namespace.ip(&[
+            "address",
+            "add",
+            &format!("{v6}/64"),
+            "dev",
+            "eth0",
+            "nodad",
+        ])?;
         namespace.ip(&["link", "set", "eth0", "up"])?;
-        Ok(Host { name: name.to_owned(), namespace, v4: v4.into(), v6: v6.into(), port })
+        Ok(Host {
+            name: name.to_owned(),
+            namespace,
+            v4: v4.into(),
+            v6: v6.into(),
+            port,
+        })
     }
 
     /// Pulls a host's plug: packets to it vanish, nothing is refused.

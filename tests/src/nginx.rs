@@ -97,7 +97,12 @@ impl<'a> Ingress<'a> {
     }
 
     fn configuration(&self, home: &Path) -> String {
-        let Self { tenant, worker, keepalive_seconds, .. } = self;
+        let Self {
+            tenant,
+            worker,
+            keepalive_seconds,
+            ..
+        } = self;
         let home = home.display();
         let mut listen = String::new();
         for address in &self.http {
@@ -128,7 +133,11 @@ impl<'a> Ingress<'a> {
         });
         // One process: the kernel kills a child with its parent, but not that child's children.
         // With root, NGINX would otherwise drop to www-data and lose sight of its folder.
-        let user = if nix::unistd::geteuid().is_root() { "user root;\n" } else { "" };
+        let user = if nix::unistd::geteuid().is_root() {
+            "user root;\n"
+        } else {
+            ""
+        };
         format!(
             r#"{user}daemon off;
 master_process off;
@@ -154,6 +163,10 @@ http {{
     location / {{
       default_type application/json;
       return 200 '{{"tenant":"{tenant}","worker":"{worker}","method":"$request_method","uri":"$request_uri","protocol":"$server_protocol","host":"$http_host","x_forwarded_for":"$http_x_forwarded_for","x_forwarded_proto":"$http_x_forwarded_proto","x_forwarded_host":"$http_x_forwarded_host","x_forwarded_port":"$http_x_forwarded_port"}}\n';
+    }}
+    location = /hello {{
+      default_type text/plain;
+      return 200 'hello from worker {worker} of tenant {tenant}\n';
     }}
     location /files/ {{ root {home}; }}
     location /upload/ {{

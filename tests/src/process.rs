@@ -50,7 +50,12 @@ impl Process {
             .stderr(Stdio::from(file));
         let child = spawn::spawn(command, namespace.map(Namespace::handle))
             .with_context(|| format!("start {name}"))?;
-        Ok(Self { name: name.to_owned(), child, log, ended: None })
+        Ok(Self {
+            name: name.to_owned(),
+            child,
+            log,
+            ended: None,
+        })
     }
 
     /// Its process id.
@@ -131,7 +136,12 @@ impl Drop for Process {
             let log = self.log();
             let lines: Vec<&str> = log.lines().collect();
             let tail = &lines[lines.len().saturating_sub(TAIL)..];
-            eprintln!("--- log of {} (pid {}) ---\n{}", self.name, self.pid(), tail.join("\n"));
+            eprintln!(
+                "--- log of {} (pid {}) ---\n{}",
+                self.name,
+                self.pid(),
+                tail.join("\n")
+            );
             // Nobody learns from an orderly end of a failed test.
             self.crash();
         } else {

@@ -33,13 +33,21 @@ pub fn binary() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os(BINARY_VARIABLE) {
         let path = PathBuf::from(path);
         if !path.is_file() {
-            bail!("{BINARY_VARIABLE} names {}, which is no file", path.display());
+            bail!(
+                "{BINARY_VARIABLE} names {}, which is no file",
+                path.display()
+            );
         }
         return Ok(path);
     }
     let own = std::env::current_exe()?;
     // target/debug/deps/TEST or target/release/demo: the router stands in the same profile.
-    let found = own.ancestors().skip(1).take(2).map(|it| it.join("router")).find(|it| it.is_file());
+    let found = own
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|it| it.join("router"))
+        .find(|it| it.is_file());
     found.with_context(|| {
         format!(
             "there is no router beside {}: build it with `cargo build -p router` (or \
@@ -72,14 +80,22 @@ impl Router {
         let mut command = Command::new(binary()?);
         command.arg("run").arg("--config").arg(configuration);
         let process = Process::start("router", command, namespace, folder)?;
-        let mut router = Self { process, namespace: namespace.cloned(), admin };
+        let mut router = Self {
+            process,
+            namespace: namespace.cloned(),
+            admin,
+        };
         for address in addresses.iter().chain([&admin]) {
-            let listening = wait::until(&format!("the router to listen on {address}"), wait::PATIENCE, || {
-                if router.process.ended().is_some() {
-                    return Some(false);
-                }
-                router.connect(*address).is_ok().then_some(true)
-            });
+            let listening = wait::until(
+                &format!("the router to listen on {address}"),
+                wait::PATIENCE,
+                || {
+                    if router.process.ended().is_some() {
+                        return Some(false);
+                    }
+                    router.connect(*address).is_ok().then_some(true)
+                },
+            );
             match listening {
                 Ok(true) => {}
                 Ok(false) => bail!("the router ended at once:\n{}", router.process.log()),
@@ -95,7 +111,9 @@ impl Router {
     /// If it does not listen there.
     pub fn connect(&self, address: SocketAddr) -> Result<Connection> {
         let connect = || Connection::plain(address);
-        self.namespace.as_ref().map_or_else(connect, |it| it.run(connect))
+        self.namespace
+            .as_ref()
+            .map_or_else(connect, |it| it.run(connect))
     }
 
     /// A page of the admin listener.
@@ -103,11 +121,17 @@ impl Router {
     /// # Errors
     /// If it does not answer, or not with 200.
     pub fn admin(&self, path: &str) -> Result<String> {
-        let request =
-            format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.admin);
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+            self.admin
+        );
         let response = self.connect(self.admin)?.exchange(request)?;
         if response.status != 200 {
-            bail!("admin answers {path} with {}: {}", response.status, response.text());
+            bail!(
+                "admin answers {path} with {}: {}",
+                response.status,
+                response.text()
+            );
         }
         Ok(response.text())
     }
@@ -133,12 +157,16 @@ impl Router {
     /// # Errors
     /// With the log, if it does not.
     pub fn wait_for_log(&self, needles: &[&str]) -> Result<String> {
-        wait::until(&format!("a log line with {needles:?}"), wait::PATIENCE, || {
-            let log = self.log();
-            log.lines()
-                .find(|line| needles.iter().all(|needle| line.contains(needle)))
-                .map(str::to_owned)
-        })
+        wait::until(
+            &format!("a log line with {needles:?}"),
+            wait::PATIENCE,
+            || {
+                let log = self.log();
+                log.lines()
+                    .find(|line| needles.iter().all(|needle| line.contains(needle)))
+                    .map(str::to_owned)
+            },
+        )
         .with_context(|| format!("the log was:\n{}", self.log()))
     }
 }

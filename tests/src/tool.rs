@@ -40,7 +40,13 @@ impl Tool {
         let path = std::env::var("PATH").unwrap_or_default();
         command.env("PATH", format!("{path}:/usr/sbin:/sbin"));
         // A proxy of the machine has no part in this.
-        for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
+        for name in [
+            "http_proxy",
+            "https_proxy",
+            "HTTP_PROXY",
+            "HTTPS_PROXY",
+            "ALL_PROXY",
+        ] {
             command.env_remove(name);
         }
         Self {
@@ -65,6 +71,13 @@ impl Tool {
             }
             self.command.arg(argument);
         }
+        self
+    }
+
+    /// Sets a variable of its environment.
+    #[must_use]
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.command.env(name, value);
         self
     }
 
@@ -121,7 +134,11 @@ impl Tool {
                 return Err(failure.map_or(error, Into::into));
             }
         };
-        Ok(Output { status, stdout: read_back(stdout)?, stderr: read_back(stderr)? })
+        Ok(Output {
+            status,
+            stdout: read_back(stdout)?,
+            stderr: read_back(stderr)?,
+        })
     }
 
     /// Runs it and insists that it succeeds; gives its standard output.
@@ -132,7 +149,12 @@ impl Tool {
         let line = self.line.clone();
         let output = self.run()?;
         if !output.status.success() {
-            bail!("`{line}` failed ({}):\n{}{}", output.status, output.stdout, output.stderr);
+            bail!(
+                "`{line}` failed ({}):\n{}{}",
+                output.status,
+                output.stdout,
+                output.stderr
+            );
         }
         Ok(output.stdout)
     }

@@ -13,11 +13,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// With `what` in the message if there is none within `patience`, or when interrupted.
-pub fn until<T>(
-    what: &str,
-    patience: Duration,
-    mut probe: impl FnMut() -> Option<T>,
-) -> Result<T> {
+pub fn until<T>(what: &str, patience: Duration, mut probe: impl FnMut() -> Option<T>) -> Result<T> {
     let deadline = Instant::now() + patience;
     loop {
         if let Some(value) = probe() {

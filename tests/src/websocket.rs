@@ -33,7 +33,9 @@ impl Client {
     /// # Errors
     /// If something else or nothing comes back.
     pub fn echo(&mut self, text: &str) -> Result<()> {
-        self.0.send(Message::text(text)).context("send a WebSocket message")?;
+        self.0
+            .send(Message::text(text))
+            .context("send a WebSocket message")?;
         match self.0.read().context("read a WebSocket message")? {
             Message::Text(answer) if answer.as_str() == text => Ok(()),
             other => bail!("sent {text:?} and got {other:?} back"),
@@ -87,7 +89,11 @@ impl EchoServer {
                 }
             }
         });
-        Ok(Self { address, stopping, acceptor: Some(acceptor) })
+        Ok(Self {
+            address,
+            stopping,
+            acceptor: Some(acceptor),
+        })
     }
 
     /// Where it listens.
@@ -114,7 +120,9 @@ fn echo(stream: TcpStream, stopping: Arc<AtomicBool>) {
     if ready.is_err() {
         return;
     }
-    let Ok(mut socket) = tungstenite::accept(Patient { stream, stopping }) else { return };
+    let Ok(mut socket) = tungstenite::accept(Patient { stream, stopping }) else {
+        return;
+    };
     while let Ok(message) = socket.read() {
         let answered = match message {
             Message::Text(_) | Message::Binary(_) => socket.send(message),
@@ -138,8 +146,10 @@ impl Read for Patient {
         loop {
             match self.stream.read(buffer) {
                 Err(error)
-                    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
-                        && !self.stopping.load(Ordering::SeqCst) => {}
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+                    ) && !self.stopping.load(Ordering::SeqCst) => {}
                 done => return done,
             }
         }
