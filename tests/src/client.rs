@@ -187,6 +187,14 @@ impl Connection {
         self.handshake.as_ref()
     }
 
+    /// Our own address, as the server sees it.
+    ///
+    /// # Errors
+    /// If the socket is gone.
+    pub fn local_address(&self) -> Result<SocketAddr> {
+        self.tcp.local_addr().map_err(Into::into)
+    }
+
     /// How long a read may wait from now on.
     ///
     /// # Errors
