@@ -4,11 +4,19 @@
 //! are interchangeable). Route files stand beside `router.yaml`; step 3's registry delivers the
 //! same values over HTTP.
 
+mod fields;
+mod host_match;
+mod owners;
+
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+pub use owners::owners;
 
 use crate::document::Position;
+use crate::error::ConfigErrors;
 use crate::net::HostName;
+use crate::reader;
 
 /// One route file: everything one tenant announces.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +27,31 @@ pub struct RouteFile {
     pub upstreams: Vec<Upstream>,
     /// Host rules; each names one of `upstreams`.
     pub routes: Vec<Route>,
+}
+
+impl RouteFile {
+    /// Reads one route file. Pure: `file` only names the text in errors and gives the folder that
+    /// relative paths are resolved against.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the file, at once. Names with two owners can only be seen
+    /// with all files at hand: see [`owners`].
+    pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigErrors> {
+        reader::read(text, file)
+    }
+
+    /// Upstreams that no route leads to. Not an error, since one is written before its route and
+    /// outlives it while a move is under way, but worth a warning.
+    pub fn unused_upstreams(&self) -> impl Iterator<Item = &Upstream> {
+        let used: std::collections::HashSet<&str> = self
+            .routes
+            .iter()
+            .map(|route| route.upstream.as_str())
+            .collect();
+        self.upstreams
+            .iter()
+            .filter(move |upstream| !used.contains(upstream.name.as_str()))
+    }
 }
 
 /// A host rule and the upstream it leads to.

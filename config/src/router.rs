@@ -1,11 +1,15 @@
 //! `router.yaml`: the edge's own settings.
 
+mod fields;
+
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::error::ConfigErrors;
 use crate::net::IpRange;
+use crate::reader;
 
 /// Everything in `router.yaml`. Relative paths are resolved against the file's folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +36,17 @@ pub struct RouterConfig {
     pub upgrades: Vec<String>,
     /// Whether each request is logged.
     pub access_log: bool,
+}
+
+impl RouterConfig {
+    /// Reads `router.yaml`. Pure: `file` only names the text in errors and gives the folder that
+    /// relative paths are resolved against.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the file, at once.
+    pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigErrors> {
+        reader::read(text, file)
+    }
 }
 
 /// `http:`, the plain-HTTP listener.
@@ -100,6 +115,8 @@ pub struct Timeouts {
     pub body_idle: Duration,
     /// From the request's end to the answer's head. 0 is none; long polls need that. 0.
     pub response_head: Duration,
+    /// An answer's body without a byte from the upstream. Long, since a watch may be silent. 1 h.
+    pub response_idle: Duration,
     /// A connection attempt to an endpoint, TLS included. 3 s.
     pub connect: Duration,
     /// An unused upstream connection; must stay below the ingress' own (75 s). 55 s.

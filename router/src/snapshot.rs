@@ -3,11 +3,13 @@
 //! `control` builds a snapshot from files and publishes it; every worker holds a cached reference
 //! and a request keeps the snapshot it began with. A bad file never produces one.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use config::net::IpRange;
 use config::router::{Limits, RedirectStatus, Timeouts};
 
+use crate::http1::head::HeadLimits;
 use crate::route::RouteTable;
 use crate::tls::CertificateStore;
 use crate::upstream::Upstream;
@@ -45,4 +47,19 @@ pub struct Settings {
     pub limits: Limits,
     /// Whether requests are logged.
     pub access_log: bool,
+}
+
+impl Settings {
+    /// Limits of a head, as the parser takes them.
+    pub(crate) fn head_limits(&self) -> HeadLimits {
+        HeadLimits {
+            bytes: self.limits.head_bytes,
+            fields: self.limits.head_fields,
+        }
+    }
+
+    /// Whether the forwarding headers of `peer` are kept.
+    pub(crate) fn trusts(&self, peer: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|range| range.contains(peer))
+    }
 }

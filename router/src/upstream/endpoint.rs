@@ -25,6 +25,13 @@ pub struct Upstream {
     pub endpoints: Vec<Arc<Endpoint>>,
 }
 
+impl Upstream {
+    /// Whether its endpoints are reached by TLS.
+    pub fn is_tls(&self) -> bool {
+        self.endpoints.iter().any(|endpoint| endpoint.tls.is_some())
+    }
+}
+
 /// One address of an upstream.
 ///
 /// Kept across reloads like [`Upstream`], and never shared between tenants, so that one tenant's

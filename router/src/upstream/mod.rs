@@ -1,5 +1,13 @@
 //! Towards the tenants' clusters: endpoints, choosing one, pools of connections.
 
+mod balance;
+mod connect;
 mod endpoint;
+mod http2;
+mod pool;
+mod stream;
 
 pub use endpoint::{Endpoint, Upstream, UpstreamTls};
+pub(crate) use http2::{OutBody, OutFrame};
+pub(crate) use pool::{Active, Lease, NoEndpoint, Pools, Tried};
+pub(crate) use stream::Stream;

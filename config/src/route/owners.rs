@@ -1,0 +1,119 @@
+//! One name, one owner: the check over all route files at once.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use super::{HostMatch, Route, RouteFile};
+use crate::error::{ConfigError, ConfigErrors};
+
+/// Refuses names with two owners.
+///
+/// A rule may stand once among all files. A name, or a narrower suffix, that lies within another
+/// tenant's suffix is refused unless that suffix says `shared: true`: longest match wins, so it
+/// would take traffic away from its owner.
+///
+/// Costs one look-up per hyphen of a name's first label, however many routes there are.
+///
+/// # Errors
+/// Every conflict, at the later of two equal rules or at the narrower rule; each names both
+/// places.
+pub fn owners<'a>(
+    files: impl IntoIterator<Item = (&'a Path, &'a RouteFile)>,
+) -> Result<(), ConfigErrors> {
+    let mut owned: HashMap<&HostMatch, Claim<'_>> = HashMap::new();
+    let mut suffixes: HashMap<&str, Claim<'_>> = HashMap::new();
+    let mut claims = Vec::new();
+    let mut errors = Vec::new();
+    for (file, routes) in files {
+        for (index, route) in routes.routes.iter().enumerate() {
+            let claim = Claim {
+                file,
+                tenant: &routes.tenant,
+                route,
+                index,
+            };
+            if let Some(first) = owned.get(&route.host) {
+                errors.push(claim.conflict(format!(
+                    "{} is already owned by {}",
+                    route.host,
+                    first.place()
+                )));
+                continue;
+            }
+            owned.insert(&route.host, claim);
+            if let HostMatch::Suffix(suffix) = &route.host {
+                suffixes.insert(suffix, claim);
+            }
+            claims.push(claim);
+        }
+    }
+    for claim in claims {
+        for suffix in wider_suffixes(&claim.route.host) {
+            let Some(wider) = suffixes.get(suffix) else {
+                continue;
+            };
+            if wider.tenant != claim.tenant && !wider.route.shared {
+                let message = format!(
+                    "{} lies within {}, owned by {}",
+                    claim.route.host,
+                    wider.route.host,
+                    wider.place()
+                );
+                errors.push(ConfigError {
+                    help: Some(format!(
+                        "the owner of {} can allow it with `shared: true`",
+                        wider.route.host
+                    )),
+                    ..claim.conflict(message)
+                });
+            }
+        }
+    }
+    ConfigErrors::from_errors(errors).map_or(Ok(()), Err)
+}
+
+#[derive(Clone, Copy)]
+struct Claim<'a> {
+    file: &'a Path,
+    tenant: &'a str,
+    route: &'a Route,
+    index: usize,
+}
+
+impl Claim<'_> {
+    fn place(&self) -> String {
+        format!(
+            "tenant {} ({}:{})",
+            self.tenant,
+            self.file.display(),
+            self.route.position.line
+        )
+    }
+
+    fn conflict(&self, message: String) -> ConfigError {
+        ConfigError {
+            file: self.file.to_owned(),
+            position: self.route.position,
+            field: format!("routes[{}].host", self.index),
+            message: format!("{message}; this is tenant {}", self.tenant),
+            help: None,
+            source_line: None,
+        }
+    }
+}
+
+/// Every suffix that could take all names of a rule and more: each begins at a hyphen of the
+/// first label or at the first dot, and leaves at least one character to the star.
+fn wider_suffixes(host: &HostMatch) -> impl Iterator<Item = &str> {
+    let text = match host {
+        HostMatch::Exact(name) => name.as_str(),
+        HostMatch::Suffix(suffix) => suffix.as_str(),
+    };
+    // A star never stands for a dot. A suffix that begins with one has nothing wider.
+    let first_dot = text.find('.').unwrap_or(text.len());
+    text.char_indices()
+        .skip(1)
+        .take_while(move |(index, _)| *index <= first_dot)
+        .filter(|(_, c)| matches!(c, '-' | '.'))
+        .map(|(index, _)| &text[index..])
+}

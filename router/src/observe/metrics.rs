@@ -1,0 +1,861 @@
+//! Every metric of the router, by name.
+//!
+//! A worker counts in a [`Shard`] of its own. A shard has one writer, so that counting is a plain
+//! load and store: no locked instruction, no cache line that two cores fight for. [`Registry`] sums
+//! the shards when somebody asks, in the Prometheus text format (version 0.0.4).
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::prometheus::{Kind, Page};
+
+/// A count that only grows. One thread writes, any thread reads.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Counts `n` more. Only the shard's own worker may call this: a second writer loses counts.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// Counts one more; see [`Counter::add`].
+    #[inline]
+    pub fn increment(&self) {
+        self.add(1);
+    }
+
+    /// The count so far.
+    pub fn value(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// A number that goes up and down. One thread writes, any thread reads.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    /// One more. Only the shard's own worker may call this.
+    #[inline]
+    pub fn increment(&self) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(1), Relaxed);
+    }
+
+    /// One less; stays at zero. Only the shard's own worker may call this.
+    #[inline]
+    pub fn decrement(&self) {
+        self.0
+            .store(self.0.load(Relaxed).saturating_sub(1), Relaxed);
+    }
+
+    /// Sets the value. Only the shard's own worker may call this.
+    #[inline]
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
+    }
+
+    /// The value now.
+    pub fn value(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// A closed set of label values, usable as an index into an array of counters.
+macro_rules! labels {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $label:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$vdoc])* $variant,)+ }
+
+        impl $name {
+            /// Every value, in the order of the index.
+            pub const ALL: [Self; [$($label),+].len()] = [$(Self::$variant),+];
+
+            /// The label's value as metrics and logs write it.
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$variant => $label,)+ }
+            }
+        }
+    };
+}
+
+labels! {
+    /// Which listener took a connection.
+    Listener {
+        /// The plain-HTTP listener that only redirects.
+        Http = "http",
+        /// The HTTPS listener.
+        Https = "https",
+    }
+}
+
+labels! {
+    /// How a TLS handshake with a client ended.
+    Handshake {
+        /// Completed.
+        Ok = "ok",
+        /// Not done within `timeouts.handshake`.
+        Timeout = "timeout",
+        /// No certificate for the name, and no default.
+        UnknownName = "unknown_name",
+        /// The first bytes are not TLS, plain HTTP for instance.
+        NotTls = "not_tls",
+        /// No common version or cipher, a bad message, an alert.
+        Failed = "failed",
+        /// The connection broke.
+        Io = "io",
+    }
+}
+
+labels! {
+    /// The HTTP version a client speaks.
+    ClientProtocol {
+        /// HTTP/1.0 or HTTP/1.1.
+        Http1 = "h1",
+        /// HTTP/2.
+        Http2 = "h2",
+    }
+}
+
+labels! {
+    /// How an attempt to connect to an endpoint ended.
+    Connect {
+        /// Connected, TLS included.
+        Ok = "ok",
+        /// Refused, unreachable, or TLS failed.
+        Failed = "failed",
+        /// Not done within `timeouts.connect`.
+        Timeout = "timeout",
+    }
+}
+
+labels! {
+    /// Which connection carried a request upstream.
+    UpstreamConnection {
+        /// A connection made for it.
+        New = "new",
+        /// A connection out of the pool.
+        Reused = "reused",
+    }
+}
+
+/// Distinct reasons a [`Reasons`] can hold; a later one is counted as `other`.
+const REASONS: usize = 128;
+
+/// Counts by reason, where reasons are literals of the program (kebab-case).
+///
+/// Open addressing by the literal's address: a known reason costs a multiplication and one probe.
+/// One literal may have several addresses; its slots are summed when read.
+#[derive(Debug)]
+pub struct Reasons {
+    slots: Box<[ReasonSlot; REASONS]>,
+    other: Counter,
+}
+
+#[derive(Debug, Default)]
+struct ReasonSlot {
+    reason: OnceLock<&'static str>,
+    count: Counter,
+}
+
+impl Default for Reasons {
+    fn default() -> Self {
+        Self {
+            slots: Box::new(std::array::from_fn(|_| ReasonSlot::default())),
+            other: Counter::default(),
+        }
+    }
+}
+
+impl Reasons {
+    /// Counts one more of `reason`. Only the shard's own worker may call this.
+    #[inline]
+    pub fn increment(&self, reason: &'static str) {
+        let hash = (reason.as_ptr().addr() as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let start = (hash >> (64 - REASONS.ilog2())) as usize;
+        for probe in 0..REASONS {
+            let slot = &self.slots[(start + probe) % REASONS];
+            if std::ptr::eq(*slot.reason.get_or_init(|| reason), reason) {
+                slot.count.increment();
+                return;
+            }
+        }
+        self.other.increment();
+    }
+
+    /// The counts so far, `other` last and only if it is not zero.
+    pub fn values(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let other = self.other.value();
+        self.slots
+            .iter()
+            .filter_map(|slot| Some((*slot.reason.get()?, slot.count.value())))
+            .chain((other != 0).then_some(("other", other)))
+    }
+}
+
+/// Smallest bucket of [`Histogram`]: 2^6 = 64 microseconds.
+const HISTOGRAM_LOW: u32 = 6;
+/// Largest bucket of [`Histogram`]: 2^26 microseconds, about 67 seconds.
+const HISTOGRAM_HIGH: u32 = 26;
+const HISTOGRAM_BUCKETS: usize = (HISTOGRAM_HIGH - HISTOGRAM_LOW + 1) as usize;
+
+/// Durations in buckets whose bounds double, 64 microseconds to 67 seconds.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    /// Not cumulative; the last is beyond the largest bound.
+    buckets: [Counter; HISTOGRAM_BUCKETS + 1],
+    sum_microseconds: Counter,
+}
+
+impl Histogram {
+    /// Records a duration. Only the shard's own worker may call this.
+    #[inline]
+    pub fn record(&self, duration: Duration) {
+        let microseconds = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        self.buckets[Self::bucket(microseconds)].increment();
+        self.sum_microseconds.add(microseconds);
+    }
+
+    /// Index of the smallest bucket whose bound is not below `microseconds`.
+    fn bucket(microseconds: u64) -> usize {
+        let log2 = u64::BITS - microseconds.saturating_sub(1).leading_zeros();
+        (log2.saturating_sub(HISTOGRAM_LOW) as usize).min(HISTOGRAM_BUCKETS)
+    }
+
+    /// How many durations were recorded.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().map(Counter::value).sum()
+    }
+}
+
+/// What one worker counts. Its worker is the only writer.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Shard {
+    /// Client connections accepted; see [`Shard::connection`].
+    connections: [Counter; Listener::ALL.len()],
+    connections_open: [Gauge; Listener::ALL.len()],
+    /// Connections closed at once because `limits.connections` was reached.
+    pub connections_over_limit: Counter,
+    /// Errors of accept(2), running out of descriptors for instance.
+    pub accept_errors: Counter,
+    handshakes: [Counter; Handshake::ALL.len()],
+    /// Completed handshakes that resumed a session.
+    pub handshakes_resumed: Counter,
+    /// By protocol, then by status class; index 0 is a status outside of 100 to 599.
+    requests: [[Counter; 6]; ClientProtocol::ALL.len()],
+    /// From a request's first byte to its answer's last.
+    pub request_duration: Histogram,
+    /// Requests being answered now.
+    pub requests_open: Gauge,
+    /// Answers of the plain-HTTP listener that sent the client to https.
+    pub redirects: Counter,
+    /// Requests refused before anything was forwarded, by reason.
+    pub refusals: Reasons,
+    upstream_connects: [Counter; Connect::ALL.len()],
+    /// Upstream connections open now, in use or in the pool.
+    pub upstream_connections_open: Gauge,
+    upstream_requests: [Counter; UpstreamConnection::ALL.len()],
+    /// Requests sent once more because a connection out of the pool died without an answer.
+    pub retries: Counter,
+    /// Times an endpoint was put to rest because it could not be connected to.
+    pub endpoint_rests: Counter,
+    /// Answers 502, 503 or 504 of the router's own making, by reason.
+    pub upstream_faults: Reasons,
+    /// Payload bytes received from clients, after TLS.
+    pub bytes_from_clients: Counter,
+    /// Payload bytes sent to clients, before TLS.
+    pub bytes_to_clients: Counter,
+    /// Connections and streams that switched protocols (WebSocket, SPDY).
+    pub upgrades: Counter,
+    /// Those still open.
+    pub upgrades_open: Gauge,
+    /// HTTP/2 streams reset, by either side.
+    pub h2_streams_reset: Counter,
+    /// Access log records that were dropped because the log thread could not keep up.
+    pub access_log_dropped: Counter,
+}
+
+impl Shard {
+    /// A connection was accepted. Call [`Shard::connection_closed`] once for it.
+    #[inline]
+    pub fn connection(&self, listener: Listener) {
+        self.connections[listener as usize].increment();
+        self.connections_open[listener as usize].increment();
+    }
+
+    /// A connection that was counted by [`Shard::connection`] is gone.
+    #[inline]
+    pub fn connection_closed(&self, listener: Listener) {
+        self.connections_open[listener as usize].decrement();
+    }
+
+    /// Client connections open now, over both listeners.
+    #[inline]
+    pub fn open_connections(&self) -> u64 {
+        self.connections_open.iter().map(Gauge::value).sum()
+    }
+
+    /// A handshake ended.
+    #[inline]
+    pub fn handshake(&self, outcome: Handshake) {
+        self.handshakes[outcome as usize].increment();
+    }
+
+    /// A request was answered with `status`, by an upstream or by the router.
+    #[inline]
+    pub fn request(&self, protocol: ClientProtocol, status: u16, duration: Duration) {
+        let class = match status / 100 {
+            class @ 1..=5 => usize::from(class),
+            _ => 0,
+        };
+        self.requests[protocol as usize][class].increment();
+        self.request_duration.record(duration);
+    }
+
+    /// An attempt to connect to an endpoint ended.
+    #[inline]
+    pub fn upstream_connect(&self, outcome: Connect) {
+        self.upstream_connects[outcome as usize].increment();
+    }
+
+    /// A request was sent upstream.
+    #[inline]
+    pub fn upstream_request(&self, connection: UpstreamConnection) {
+        self.upstream_requests[connection as usize].increment();
+    }
+}
+
+/// What the control plane counts. Any thread may write.
+#[derive(Debug, Default)]
+pub struct ControlMetrics {
+    reloads_ok: AtomicU64,
+    reloads_failed: AtomicU64,
+    generation: AtomicU64,
+    /// Unix seconds; 0 is never.
+    last_success: AtomicU64,
+    last_failed: AtomicU64,
+    certificates: AtomicU64,
+    /// Unix seconds; 0 is no certificate.
+    soonest_expiry: AtomicU64,
+    routes: AtomicU64,
+    upstreams: AtomicU64,
+}
+
+/// What a published snapshot holds, for the metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotSize {
+    /// The snapshot's generation.
+    pub generation: u64,
+    /// Host rules.
+    pub routes: u64,
+    /// Upstreams.
+    pub upstreams: u64,
+    /// Server certificates.
+    pub certificates: u64,
+    /// When the first of them expires; `None` without certificates.
+    pub soonest_expiry: Option<SystemTime>,
+}
+
+impl ControlMetrics {
+    /// A configuration was loaded and is in force as of `now`, changed or not.
+    pub fn reload_succeeded(&self, now: SystemTime, size: SnapshotSize) {
+        self.reloads_ok.fetch_add(1, Relaxed);
+        self.last_failed.store(0, Relaxed);
+        self.last_success.store(unix_seconds(now), Relaxed);
+        self.generation.store(size.generation, Relaxed);
+        self.routes.store(size.routes, Relaxed);
+        self.upstreams.store(size.upstreams, Relaxed);
+        self.certificates.store(size.certificates, Relaxed);
+        self.soonest_expiry
+            .store(size.soonest_expiry.map_or(0, unix_seconds), Relaxed);
+    }
+
+    /// A configuration was refused; the one before stays in force.
+    pub fn reload_failed(&self) {
+        self.reloads_failed.fetch_add(1, Relaxed);
+        self.last_failed.store(1, Relaxed);
+    }
+}
+
+fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+/// All shards of the process, and the control plane's own numbers.
+#[derive(Debug)]
+pub struct Registry {
+    shards: Mutex<Vec<Arc<Shard>>>,
+    /// The control plane's numbers.
+    pub control: ControlMetrics,
+    started: SystemTime,
+}
+
+impl Registry {
+    /// An empty registry of a process that started at `started`.
+    pub fn new(started: SystemTime) -> Self {
+        Self {
+            shards: Mutex::default(),
+            control: ControlMetrics::default(),
+            started,
+        }
+    }
+
+    /// A new shard for a worker that begins. It is counted from now on, also after the worker ends.
+    pub fn add_shard(&self) -> Arc<Shard> {
+        let shard = Arc::new(Shard::default());
+        self.lock().push(Arc::clone(&shard));
+        shard
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Shard>>> {
+        // A Vec of Arcs is whole at every moment, so a panic elsewhere cannot have torn it.
+        self.shards.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Everything in the Prometheus text format.
+    pub fn render(&self) -> String {
+        let shards = self.lock().clone();
+        let mut page = Page::default();
+        render_clients(&mut page, &shards);
+        render_upstreams(&mut page, &shards);
+        render_control(&mut page, &self.control);
+        page.family(
+            "router_workers",
+            Kind::Gauge,
+            "Data-plane threads that were started.",
+        );
+        page.sample(&[], shards.len() as u64);
+        page.family(
+            "router_build_info",
+            Kind::Gauge,
+            "The program's version; always 1.",
+        );
+        page.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
+        page.family(
+            "process_start_time_seconds",
+            Kind::Gauge,
+            "When the process started, in Unix seconds.",
+        );
+        page.sample(&[], unix_seconds(self.started));
+        page.finish()
+    }
+}
+
+/// One value, summed over the shards.
+fn sum(shards: &[Arc<Shard>], value: impl Fn(&Shard) -> u64) -> u64 {
+    shards
+        .iter()
+        .fold(0, |sum, shard| sum.wrapping_add(value(shard)))
+}
+
+fn render_clients(page: &mut Page, shards: &[Arc<Shard>]) {
+    let total = |value: fn(&Shard) -> &Counter| sum(shards, |shard| value(shard).value());
+
+    page.family(
+        "router_connections_total",
+        Kind::Counter,
+        "Client connections accepted.",
+    );
+    for l in Listener::ALL {
+        let n = sum(shards, |s| s.connections[l as usize].value());
+        page.sample(&[("listener", l.label())], n);
+    }
+    page.family(
+        "router_connections_open",
+        Kind::Gauge,
+        "Client connections open now.",
+    );
+    for l in Listener::ALL {
+        let n = sum(shards, |s| s.connections_open[l as usize].value());
+        page.sample(&[("listener", l.label())], n);
+    }
+    page.counter(
+        "router_connections_over_limit_total",
+        "Connections closed at once because limits.connections was reached.",
+        total(|s| &s.connections_over_limit),
+    );
+    page.counter(
+        "router_accept_errors_total",
+        "Connections that could not be accepted.",
+        total(|s| &s.accept_errors),
+    );
+    page.family(
+        "router_tls_handshakes_total",
+        Kind::Counter,
+        "TLS handshakes with clients, by outcome.",
+    );
+    for h in Handshake::ALL {
+        let n = sum(shards, |s| s.handshakes[h as usize].value());
+        page.sample(&[("outcome", h.label())], n);
+    }
+    page.counter(
+        "router_tls_handshakes_resumed_total",
+        "Completed TLS handshakes that resumed a session.",
+        total(|s| &s.handshakes_resumed),
+    );
+    page.family(
+        "router_requests_total",
+        Kind::Counter,
+        "Requests answered, by the client's protocol and class of status.",
+    );
+    for p in ClientProtocol::ALL {
+        for (class, label) in ["other", "1xx", "2xx", "3xx", "4xx", "5xx"]
+            .into_iter()
+            .enumerate()
+        {
+            let n = sum(shards, |s| s.requests[p as usize][class].value());
+            if class != 0 || n != 0 {
+                page.sample(&[("protocol", p.label()), ("status", label)], n);
+            }
+        }
+    }
+    page.gauge(
+        "router_requests_open",
+        "Requests being answered now.",
+        sum(shards, |s| s.requests_open.value()),
+    );
+    page.family(
+        "router_request_duration_seconds",
+        Kind::Histogram,
+        "From a request's first byte to its answer's last.",
+    );
+    render_histogram(page, shards, |s| &s.request_duration);
+    page.counter(
+        "router_redirects_total",
+        "Answers of the plain-HTTP listener that lead to https.",
+        total(|s| &s.redirects),
+    );
+    page.family(
+        "router_refusals_total",
+        Kind::Counter,
+        "Requests refused before anything was forwarded, by reason.",
+    );
+    render_reasons(page, shards, |s| &s.refusals);
+    page.counter(
+        "router_client_bytes_received_total",
+        "Payload bytes from clients, after TLS.",
+        total(|s| &s.bytes_from_clients),
+    );
+    page.counter(
+        "router_client_bytes_sent_total",
+        "Payload bytes to clients, before TLS.",
+        total(|s| &s.bytes_to_clients),
+    );
+    page.counter(
+        "router_upgrades_total",
+        "Connections that switched protocols.",
+        total(|s| &s.upgrades),
+    );
+    page.gauge(
+        "router_upgrades_open",
+        "Connections that switched protocols and are open now.",
+        sum(shards, |s| s.upgrades_open.value()),
+    );
+    page.counter(
+        "router_h2_streams_reset_total",
+        "HTTP/2 streams reset by either side.",
+        total(|s| &s.h2_streams_reset),
+    );
+    page.counter(
+        "router_access_log_dropped_total",
+        "Access log records dropped because the log could not keep up.",
+        total(|s| &s.access_log_dropped),
+    );
+}
+
+fn render_upstreams(page: &mut Page, shards: &[Arc<Shard>]) {
+    let total = |value: fn(&Shard) -> &Counter| sum(shards, |shard| value(shard).value());
+
+    page.family(
+        "router_upstream_connects_total",
+        Kind::Counter,
+        "Attempts to connect to an endpoint, by outcome.",
+    );
+    for c in Connect::ALL {
+        let n = sum(shards, |s| s.upstream_connects[c as usize].value());
+        page.sample(&[("outcome", c.label())], n);
+    }
+    page.gauge(
+        "router_upstream_connections_open",
+        "Upstream connections open now, in use or pooled.",
+        sum(shards, |s| s.upstream_connections_open.value()),
+    );
+    page.family(
+        "router_upstream_requests_total",
+        Kind::Counter,
+        "Requests sent upstream, by whether the connection was reused.",
+    );
+    for u in UpstreamConnection::ALL {
+        let n = sum(shards, |s| s.upstream_requests[u as usize].value());
+        page.sample(&[("connection", u.label())], n);
+    }
+    page.counter(
+        "router_upstream_retries_total",
+        "Requests sent once more because a pooled connection died without an answer.",
+        total(|s| &s.retries),
+    );
+    page.counter(
+        "router_upstream_endpoint_rests_total",
+        "Times an endpoint was passed over for a while because it could not be connected to.",
+        total(|s| &s.endpoint_rests),
+    );
+    page.family(
+        "router_upstream_faults_total",
+        Kind::Counter,
+        "Answers 502, 503 and 504 of the router's own making, by reason.",
+    );
+    render_reasons(page, shards, |s| &s.upstream_faults);
+}
+
+fn render_control(page: &mut Page, control: &ControlMetrics) {
+    let load = |value: &AtomicU64| value.load(Relaxed);
+    page.family(
+        "router_reloads_total",
+        Kind::Counter,
+        "Configuration loads, the first included, by outcome.",
+    );
+    page.sample(&[("outcome", "ok")], load(&control.reloads_ok));
+    page.sample(&[("outcome", "failed")], load(&control.reloads_failed));
+    page.gauge(
+        "router_last_reload_failed",
+        "1 while the files on disk are not what is in force because they were refused.",
+        load(&control.last_failed),
+    );
+    page.gauge(
+        "router_last_reload_success_timestamp_seconds",
+        "When a configuration was last loaded, in Unix seconds.",
+        load(&control.last_success),
+    );
+    page.gauge(
+        "router_snapshot_generation",
+        "Generation of the configuration in force.",
+        load(&control.generation),
+    );
+    page.gauge(
+        "router_routes",
+        "Host rules in force.",
+        load(&control.routes),
+    );
+    page.gauge(
+        "router_upstreams",
+        "Upstreams in force.",
+        load(&control.upstreams),
+    );
+    page.gauge(
+        "router_certificates",
+        "Server certificates in force.",
+        load(&control.certificates),
+    );
+    let expiry = load(&control.soonest_expiry);
+    if expiry != 0 {
+        page.gauge(
+            "router_certificate_soonest_expiry_timestamp_seconds",
+            "When the first of the server certificates expires, in Unix seconds.",
+            expiry,
+        );
+    }
+}
+
+fn render_reasons(page: &mut Page, shards: &[Arc<Shard>], of: fn(&Shard) -> &Reasons) {
+    let mut sums = std::collections::BTreeMap::<&str, u64>::new();
+    for (reason, count) in shards.iter().flat_map(|shard| of(shard).values()) {
+        *sums.entry(reason).or_default() += count;
+    }
+    for (reason, count) in sums {
+        page.sample(&[("reason", reason)], count);
+    }
+}
+
+fn render_histogram(page: &mut Page, shards: &[Arc<Shard>], of: fn(&Shard) -> &Histogram) {
+    let mut below = 0;
+    for index in 0..HISTOGRAM_BUCKETS {
+        below += sum(shards, |s| of(s).buckets[index].value());
+        page.bucket(1_u64 << (HISTOGRAM_LOW + index as u32), below);
+    }
+    let count = below + sum(shards, |s| of(s).buckets[HISTOGRAM_BUCKETS].value());
+    let sum_microseconds = sum(shards, |s| of(s).sum_microseconds.value());
+    page.histogram_end(count, sum_microseconds);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registry() -> Registry {
+        Registry::new(UNIX_EPOCH + Duration::from_secs(1_700_000_000))
+    }
+
+    fn line<'a>(page: &'a str, start: &str) -> &'a str {
+        page.lines()
+            .find_map(|line| line.strip_prefix(start))
+            .unwrap_or_else(|| panic!("no line starts with {start:?} in\n{page}"))
+    }
+
+    #[test]
+    fn shards_are_summed() {
+        let registry = registry();
+        let (one, two) = (registry.add_shard(), registry.add_shard());
+        one.connection(Listener::Https);
+        two.connection(Listener::Https);
+        two.connection_closed(Listener::Https);
+        one.request(ClientProtocol::Http2, 204, Duration::from_millis(3));
+        two.request(ClientProtocol::Http2, 299, Duration::from_millis(3));
+        two.request(ClientProtocol::Http1, 777, Duration::ZERO);
+        let page = registry.render();
+        assert_eq!(
+            line(&page, "router_connections_total{listener=\"https\"} "),
+            "2"
+        );
+        assert_eq!(
+            line(&page, "router_connections_open{listener=\"https\"} "),
+            "1"
+        );
+        assert_eq!(
+            line(
+                &page,
+                "router_requests_total{protocol=\"h2\",status=\"2xx\"} "
+            ),
+            "2"
+        );
+        assert_eq!(
+            line(
+                &page,
+                "router_requests_total{protocol=\"h1\",status=\"other\"} "
+            ),
+            "1"
+        );
+        assert_eq!(line(&page, "router_workers "), "2");
+        assert_eq!(line(&page, "process_start_time_seconds "), "1700000000");
+    }
+
+    #[test]
+    fn buckets_are_cumulative_and_their_bounds_belong_to_them() {
+        let registry = registry();
+        let shard = registry.add_shard();
+        for microseconds in [0, 64, 65, 128, 129] {
+            shard
+                .request_duration
+                .record(Duration::from_micros(microseconds));
+        }
+        shard.request_duration.record(Duration::from_secs(3600));
+        let page = registry.render();
+        let bucket = |le: &str| {
+            line(
+                &page,
+                &format!("router_request_duration_seconds_bucket{{le=\"{le}\"}} "),
+            )
+        };
+        assert_eq!(bucket("0.000064"), "2");
+        assert_eq!(bucket("0.000128"), "4");
+        assert_eq!(bucket("0.000256"), "5");
+        assert_eq!(bucket("67.108864"), "5");
+        assert_eq!(bucket("+Inf"), "6");
+        assert_eq!(line(&page, "router_request_duration_seconds_count "), "6");
+        assert_eq!(
+            line(&page, "router_request_duration_seconds_sum "),
+            "3600.000386"
+        );
+    }
+
+    #[test]
+    fn every_duration_has_the_smallest_bucket_that_holds_it() {
+        for exponent in HISTOGRAM_LOW..=HISTOGRAM_HIGH {
+            let bound = 1_u64 << exponent;
+            let index = (exponent - HISTOGRAM_LOW) as usize;
+            assert_eq!(Histogram::bucket(bound), index);
+            assert_eq!(Histogram::bucket(bound + 1), index + 1);
+        }
+        assert_eq!(Histogram::bucket(u64::MAX), HISTOGRAM_BUCKETS);
+    }
+
+    #[test]
+    fn reasons_of_one_name_are_one_line_wherever_the_literal_lies() {
+        let registry = registry();
+        let (one, two) = (registry.add_shard(), registry.add_shard());
+        let elsewhere: &'static str = String::from("two-hosts").leak();
+        one.refusals.increment("two-hosts");
+        one.refusals.increment("two-hosts");
+        one.refusals.increment(elsewhere);
+        two.refusals.increment("obs-fold");
+        let page = registry.render();
+        assert_eq!(
+            line(&page, "router_refusals_total{reason=\"two-hosts\"} "),
+            "3"
+        );
+        assert_eq!(
+            line(&page, "router_refusals_total{reason=\"obs-fold\"} "),
+            "1"
+        );
+    }
+
+    #[test]
+    fn more_reasons_than_slots_are_still_counted() {
+        let reasons = Reasons::default();
+        for n in 0..REASONS + 10 {
+            reasons.increment(format!("reason-{n}").leak());
+        }
+        assert_eq!(
+            reasons.values().map(|(_, n)| n).sum::<u64>(),
+            REASONS as u64 + 10
+        );
+        assert!(reasons.values().any(|value| value == ("other", 10)));
+    }
+
+    #[test]
+    fn a_failed_reload_shows_until_one_succeeds() {
+        let registry = registry();
+        registry.control.reload_failed();
+        let page = registry.render();
+        assert_eq!(line(&page, "router_last_reload_failed "), "1");
+        assert!(!page.contains("expiry"), "no certificate, no expiry");
+        let at = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let size = SnapshotSize {
+            generation: 3,
+            soonest_expiry: Some(at),
+            ..SnapshotSize::default()
+        };
+        registry.control.reload_succeeded(UNIX_EPOCH, size);
+        let page = registry.render();
+        assert_eq!(line(&page, "router_last_reload_failed "), "0");
+        assert_eq!(line(&page, "router_snapshot_generation "), "3");
+        let expiry = line(
+            &page,
+            "router_certificate_soonest_expiry_timestamp_seconds ",
+        );
+        assert_eq!(expiry, "1800000000");
+    }
+
+    #[test]
+    fn a_gauge_does_not_wrap_below_zero() {
+        let gauge = Gauge::default();
+        gauge.decrement();
+        assert_eq!(gauge.value(), 0);
+    }
+
+    #[test]
+    fn every_line_is_of_the_exposition_format() {
+        let registry = registry();
+        registry.add_shard().refusals.increment("x");
+        let page = registry.render();
+        let mut families = std::collections::HashSet::new();
+        let mut family = String::new();
+        for line in page.lines() {
+            if let Some(rest) = line.strip_prefix("# HELP ") {
+                family = rest.split(' ').next().unwrap().to_owned();
+                assert!(families.insert(family.clone()), "{family} stands twice");
+            } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+                assert_eq!(rest.split(' ').next(), Some(&*family));
+            } else {
+                assert!(line.starts_with(&family), "{line:?} is outside of {family}");
+                let value = line.rsplit(' ').next().unwrap();
+                value.parse::<f64>().unwrap();
+            }
+        }
+        assert!(page.ends_with('\n'));
+    }
+}

@@ -1,0 +1,24 @@
+//! TLS towards clients and towards upstreams.
+//!
+//! [`CertificateStore`] is what the control plane loads from a directory and publishes;
+//! [`accept()`] is a client's handshake, from the ClientHello to a stream; [`ClientConfigs`] makes
+//! the configurations that upstream connections use.
+
+mod accept;
+mod certificate;
+mod certificates;
+mod directory;
+mod entry;
+mod error;
+mod policy;
+#[cfg(test)]
+mod tests;
+mod upstream;
+
+pub use accept::{AcceptError, Accepted, accept};
+pub use certificate::{Algorithm, ServedCertificate};
+pub use certificates::CertificateStore;
+pub use entry::CertEntry;
+pub use error::{CertificateError, CertificateErrors, CertificateProblem, Warning, WarningKind};
+pub use policy::TlsPolicy;
+pub use upstream::{ClientConfigs, UpstreamTlsError};

@@ -1,0 +1,30 @@
+//! How the workers are told to stop.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+/// What the workers are to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    Serve,
+    /// Accept nothing more; end each connection with the request it is in.
+    Drain(Duration),
+}
+
+/// Tells all workers to drain.
+#[derive(Clone, Debug)]
+pub struct Drain(watch::Sender<Order>);
+
+impl Drain {
+    pub(crate) fn new() -> (Self, watch::Receiver<Order>) {
+        let (sender, receiver) = watch::channel(Order::Serve);
+        (Self(sender), receiver)
+    }
+
+    /// Stops listening and ends every connection with the request it is in; what is left after
+    /// `deadline` is cut off. Called again, with a shorter one, it hurries.
+    pub fn begin(&self, deadline: Duration) {
+        self.0.send_replace(Order::Drain(deadline));
+    }
+}
