@@ -1,1 +1,32 @@
-//! x
+//! The harness of real hosts: what the end-to-end tests and `./x demo` are made of.
+//!
+//! Nothing here imitates anything. A tenant's ingress is Debian's NGINX, a host is a network
+//! namespace, clients are curl, h2load, openssl and rustls, and [`backend::Backend`] is a socket
+//! that writes down every byte it is sent.
+//!
+//! Everything ends with the value that stands for it: a [`process::Process`] is ended by its pid
+//! when it is dropped, and killed by the kernel if we die first; a [`namespace::Namespace`] has no
+//! name in the file system, so the kernel takes it away with its last user;
+//! [`machine::MachineState`] checks that this is so.
+
+#![deny(unsafe_code)]
+
+pub mod address;
+pub mod backend;
+pub mod ca;
+pub mod client;
+pub mod edge;
+pub mod folder;
+pub mod h2_client;
+pub mod interrupt;
+pub mod load;
+pub mod machine;
+pub mod namespace;
+pub mod nginx;
+pub mod process;
+pub mod router;
+#[allow(unsafe_code)]
+mod spawn;
+pub mod tool;
+pub mod wait;
+pub mod websocket;

@@ -1,0 +1,172 @@
+//! The router: found, started, asked, told to reload.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+
+use crate::client::Connection;
+use crate::namespace::Namespace;
+use crate::process::Process;
+use crate::tool::Tool;
+use crate::wait;
+
+/// Names the router's binary if it is not beside the test's own.
+pub const BINARY_VARIABLE: &str = "GATEHOUSE_ROUTER";
+
+/// A running router.
+#[derive(Debug)]
+pub struct Router {
+    /// Its process.
+    pub process: Process,
+    namespace: Option<Namespace>,
+    admin: SocketAddr,
+}
+
+/// Where the router's binary is.
+///
+/// # Errors
+/// If it has not been built.
+pub fn binary() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os(BINARY_VARIABLE) {
+        let path = PathBuf::from(path);
+        if !path.is_file() {
+            bail!(
+                "{BINARY_VARIABLE} names {}, which is no file",
+                path.display()
+            );
+        }
+        return Ok(path);
+    }
+    let own = std::env::current_exe()?;
+    // target/debug/deps/TEST or target/release/demo: the router stands in the same profile.
+    let found = own
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|it| it.join("router"))
+        .find(|it| it.is_file());
+    found.with_context(|| {
+        format!(
+            "there is no router beside {}: build it with `cargo build -p router` (or \
+             `--release`), or name one in {BINARY_VARIABLE}",
+            own.display()
+        )
+    })
+}
+
+/// A command of the router that ends by itself, such as `check`.
+///
+/// # Errors
+/// If it has not been built.
+pub fn tool(arguments: &[&str]) -> Result<Tool> {
+    Ok(Tool::new(&binary()?.to_string_lossy()).args(arguments))
+}
+
+impl Router {
+    /// Starts it and waits until it listens on all of `addresses` and on `admin`.
+    ///
+    /// # Errors
+    /// If it ends instead, with its log.
+    pub fn start(
+        configuration: &Path,
+        folder: &Path,
+        namespace: Option<&Namespace>,
+        addresses: &[SocketAddr],
+        admin: SocketAddr,
+    ) -> Result<Self> {
+        let mut command = Command::new(binary()?);
+        command.arg("run").arg("--config").arg(configuration);
+        let process = Process::start("router", command, namespace, folder)?;
+        let mut router = Self {
+            process,
+            namespace: namespace.cloned(),
+            admin,
+        };
+        for address in addresses.iter().chain([&admin]) {
+            let listening = wait::until(
+                &format!("the router to listen on {address}"),
+                wait::PATIENCE,
+                || {
+                    if router.process.ended().is_some() {
+                        return Some(false);
+                    }
+                    router.connect(*address).is_ok().then_some(true)
+                },
+            );
+            match listening {
+                Ok(true) => {}
+                Ok(false) => bail!("the router ended at once:\n{}", router.process.log()),
+                Err(error) => return Err(error.context(router.process.log())),
+            }
+        }
+        Ok(router)
+    }
+
+    /// A plain connection to it, made where it runs.
+    ///
+    /// # Errors
+    /// If it does not listen there.
+    pub fn connect(&self, address: SocketAddr) -> Result<Connection> {
+        let connect = || Connection::plain(address);
+        self.namespace
+            .as_ref()
+            .map_or_else(connect, |it| it.run(connect))
+    }
+
+    /// A page of the admin listener.
+    ///
+    /// # Errors
+    /// If it does not answer, or not with 200.
+    pub fn admin(&self, path: &str) -> Result<String> {
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+            self.admin
+        );
+        let response = self.connect(self.admin)?.exchange(request)?;
+        if response.status != 200 {
+            bail!(
+                "admin answers {path} with {}: {}",
+                response.status,
+                response.text()
+            );
+        }
+        Ok(response.text())
+    }
+
+    /// Tells it to read its files again.
+    pub fn reload(&mut self) {
+        self.process.signal(Signal::SIGHUP);
+    }
+
+    /// Tells it to drain and end.
+    pub fn terminate(&mut self) {
+        self.process.signal(Signal::SIGTERM);
+    }
+
+    /// Everything it logged so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// Waits until its log holds all of `needles` in one line; gives the line.
+    ///
+    /// # Errors
+    /// With the log, if it does not.
+    pub fn wait_for_log(&self, needles: &[&str]) -> Result<String> {
+        wait::until(
+            &format!("a log line with {needles:?}"),
+            wait::PATIENCE,
+            || {
+                let log = self.log();
+                log.lines()
+                    .find(|line| needles.iter().all(|needle| line.contains(needle)))
+                    .map(str::to_owned)
+            },
+        )
+        .with_context(|| format!("the log was:\n{}", self.log()))
+    }
+}
