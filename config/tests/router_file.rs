@@ -72,7 +72,7 @@ fn three_lines_are_enough_and_the_rest_has_defaults() {
     assert_eq!(router.limits.head_bytes, 32 * 1024);
     assert_eq!(router.limits.head_fields, 100);
     assert_eq!(router.limits.connections, 20_000);
-    assert_eq!(router.limits.idle_per_endpoint, 32);
+    assert_eq!(router.limits.idle_per_endpoint, 256);
     assert_eq!(router.limits.h2_streams, 128);
     assert_eq!(router.upgrades, ["websocket", "SPDY/3.1"]);
     assert!(router.access_log);

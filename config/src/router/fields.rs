@@ -351,7 +351,7 @@ impl Mapping for Limits {
             "idle_per_endpoint",
             "Unused upstream connections kept per worker and endpoint; 0 keeps none.",
             integer(0..=10_000),
-            json!(32),
+            json!(256),
         );
         let h2_streams = f.defaulted(
             "h2_streams",
