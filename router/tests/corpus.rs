@@ -76,7 +76,8 @@ fn replay(target: &str, invariants: fn(&[u8]), verdict: fn(&[u8]) -> String) {
             .expect("a name")
             .to_string_lossy()
             .into_owned();
-        println!("{target}/{name}");
+        // Shown only when an invariant panics.
+        eprintln!("{target}/{name}");
         invariants(&data);
         let expected = if name.starts_with("accepted") {
             "accepted"

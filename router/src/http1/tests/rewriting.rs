@@ -206,6 +206,24 @@ fn a_trusted_peer_is_believed_and_added_to() {
 }
 
 #[test]
+fn peers_that_say_nothing_are_all_alike() {
+    for address in ["192.0.2.7", "0.10.100.255", "2001:db8::1", "::"] {
+        let [believed, not] = [true, false].map(|trusted| {
+            let fwd = Forwarding {
+                client: address.parse().expect("an address"),
+                ..forwarding(trusted)
+            };
+            passed_on(&["GET / HTTP/1.1", "Host: a", "B: c"], &fwd, None)
+        });
+        assert_eq!(believed, not);
+        assert!(
+            not.contains(&format!("X-Forwarded-For: {address}\r\n")),
+            "{not}"
+        );
+    }
+}
+
+#[test]
 fn addresses() {
     for (address, plain, forwarded) in [
         ("2001:db8::1", "2001:db8::1", "for=\"[2001:db8::1]\";"),
