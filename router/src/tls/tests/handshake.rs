@@ -189,7 +189,7 @@ async fn answer_to(bytes: &[u8], close: bool) -> (AcceptError, Vec<u8>) {
     far.read_to_end(&mut answer)
         .await
         .expect("the server closes");
-    (error.err().expect("no handshake"), answer)
+    (error.expect_err("no handshake"), answer)
 }
 
 #[tokio::test]
@@ -248,7 +248,7 @@ async fn a_client_that_leaves_or_stalls_is_told_apart() {
 }
 
 #[tokio::test]
-async fn a_hello_in_single_bytes_is_served() {
+async fn a_hello_in_small_pieces_is_served() {
     let store = Directory::with(&["x.test"]).load();
     let (near, far) = tokio::io::duplex(16);
     let server = accept(near, |sni| store.select(sni), Duration::from_secs(20));

@@ -117,7 +117,7 @@ fn what_cannot_be_used_is_named() {
     let directory = Directory::new();
     let refused = |server_name: &str, trust| {
         let error = ClientConfigs::new().for_upstream(&tls(server_name, trust));
-        error.err().expect("a refusal").to_string()
+        error.expect_err("a refusal").to_string()
     };
     let text = refused("not a name", UpstreamTrust::System);
     assert!(text.contains("\"not a name\""), "{text}");
