@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod control;
 pub(crate) mod forward;
 pub mod http1;
 pub(crate) mod listen;

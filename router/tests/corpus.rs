@@ -5,6 +5,11 @@
 
 use std::path::Path;
 
+use config::cluster::ClusterSpec;
+use config::guard::{GuardConfig, PeerFile};
+use config::registrar::RegistrarConfig;
+use config::route::RouteFile;
+use config::router::RouterConfig;
 use router::http1::FieldSlots;
 use router::http1::body::{BodyDecoder, Event};
 use router::http1::fuzz;
@@ -59,6 +64,33 @@ fn chunked_bodies() {
                 },
                 Err(fault) => return format!("refused-{}", fault.reason()),
             }
+        }
+    });
+}
+
+#[test]
+fn configs() {
+    let parse = |data: &[u8]| {
+        if let Ok(text) = std::str::from_utf8(data) {
+            config::fuzz_parse(text);
+        }
+    };
+    replay("config", parse, |data| {
+        let Ok(text) = std::str::from_utf8(data) else {
+            return "refused-config".into();
+        };
+        let file = Path::new("corpus.yaml");
+        let accepted = [
+            RouterConfig::parse(text, file).is_ok(),
+            RouteFile::parse(text, file).is_ok(),
+            GuardConfig::parse(text, file).is_ok(),
+            PeerFile::parse(text, file).is_ok(),
+            RegistrarConfig::parse(text, file).is_ok(),
+            ClusterSpec::parse(text, file).is_ok(),
+        ];
+        match accepted.contains(&true) {
+            true => "accepted".into(),
+            false => "refused-config".into(),
         }
     });
 }
