@@ -12,10 +12,21 @@ use crate::process::{self, Cores, Process};
 pub(crate) const SMALL: &str = "/small";
 /// Path of an answer of [`LARGE_BYTES`].
 pub(crate) const LARGE: &str = "/large";
+/// Path that answers with the forwarding fields of the request, one per line.
+pub(crate) const FORWARDED: &str = "/forwarded";
 /// Body of [`SMALL`].
 pub(crate) const SMALL_BYTES: usize = 1024;
 /// Body of [`LARGE`].
 pub(crate) const LARGE_BYTES: usize = 64 * 1024;
+
+/// Fields that every contender has to set.
+const FIELDS: [&str; 5] = [
+    "X-Forwarded-For",
+    "X-Forwarded-Proto",
+    "X-Forwarded-Host",
+    "X-Forwarded-Port",
+    "Forwarded",
+];
 
 /// Starts the backend on the client's core.
 pub(crate) fn start(address: SocketAddr, home: &Path, cores: Cores) -> Result<Process> {
@@ -38,6 +49,11 @@ pub(crate) fn start(address: SocketAddr, home: &Path, cores: Cores) -> Result<Pr
 fn configuration(address: SocketAddr, home: &Path) -> String {
     let home = home.display();
     let small = "x".repeat(SMALL_BYTES);
+    let fields = FIELDS.map(|name| {
+        let variable = name.to_ascii_lowercase().replace('-', "_");
+        format!("{name}: $http_{variable}")
+    });
+    let fields = fields.join("\n");
     format!(
         "\
 daemon off;
@@ -65,6 +81,7 @@ http {{
         root {home};
         location = {SMALL} {{ return 200 \"{small}\"; }}
         location = {LARGE} {{ }}
+        location = {FORWARDED} {{ return 200 '{fields}'; }}
         location / {{ return 404; }}
     }}
 }}

@@ -35,6 +35,8 @@ pub(crate) struct Participant {
     pub(crate) contender: Contender,
     pub(crate) version: String,
     pub(crate) configuration: String,
+    /// Forwarding fields as they reached the backend, `Name: value`.
+    pub(crate) forwarded: Vec<String>,
     /// What it chose when a client offered TLS 1.3, and TLS 1.2.
     pub(crate) tls: Vec<Choice>,
 }

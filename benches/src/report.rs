@@ -104,35 +104,35 @@ fn write_verdict(text: &mut String, record: &Record) -> fmt::Result {
 }
 
 fn write_row(text: &mut String, summary: &RowSummary) -> fmt::Result {
-    let unit = summary.row.unit();
+    let (row, unit) = (summary.row, summary.row.unit());
+    let cpu = unit == Unit::CpuPerRequest;
+    writeln!(text, "### {}: {}\n", row.name(), row.title())?;
+    let columns = if cpu { " requests/s | Core busy |" } else { "" };
+    let label = unit.label();
     writeln!(
         text,
-        "### {}: {}\n",
-        summary.row.name(),
-        summary.row.title()
+        "| | {label}: median (least to most) |{columns} router / this | Windows |"
     )?;
-    let (label, rate) = match unit {
-        Unit::CpuPerRequest => (unit.label(), "requests/s | Core busy"),
-        Unit::BytesPerConnection => (unit.label(), "connections/s | Core busy"),
-    };
     writeln!(
         text,
-        "| | {label}: median (least to most) | {rate} | router / this | Windows |"
+        "|---|---|{}---|---|",
+        if cpu { "---|---|" } else { "" }
     )?;
-    writeln!(text, "|---|---|---|---|---|---|")?;
     for line in &summary.lines {
-        let busy = line
-            .busy
-            .map_or_else(String::new, |busy| format!("{:.0} %", busy.median * 1e2));
         let ratio = line
             .router_ratio
             .map_or_else(String::new, |ratio| shown(&ratio, 3));
-        let (name, cost) = (line.contender.name(), shown(&line.cost, 2));
-        let (rate, windows) = (line.rate.median, line.windows);
-        writeln!(
+        write!(
             text,
-            "| {name} | {cost} | {rate:.0} | {busy} | {ratio} | {windows} |"
+            "| {} | {} |",
+            line.contender.name(),
+            shown(&line.cost, 2)
         )?;
+        if let Some(load) = line.load {
+            let busy = load.busy.median * 100.0;
+            write!(text, " {:.0} | {busy:.0} % |", load.rate.median)?;
+        }
+        writeln!(text, " {ratio} | {} |", line.windows)?;
     }
     writeln!(text)
 }
@@ -184,7 +184,17 @@ fn write_method(text: &mut String, record: &Record) -> fmt::Result {
   on TLS over these two is partly a lead over OpenSSL 3.0.\n",
         settings.rounds, settings.idle_connections
     )?;
-    writeln!(text, "What each contender chose in a handshake:\n")?;
+    writeln!(text, "What reached the backend:\n")?;
+    writeln!(text, "| | Forwarding fields |\n|---|---|")?;
+    for participant in &record.contenders {
+        let fields = participant
+            .forwarded
+            .iter()
+            .map(|field| format!("`{field}`"));
+        let fields = fields.collect::<Vec<_>>().join("<br>");
+        writeln!(text, "| {} | {fields} |", participant.contender.name())?;
+    }
+    writeln!(text, "\nWhat each contender chose in a handshake:\n")?;
     writeln!(
         text,
         "| | Version | Cipher | Group | Session tickets |\n|---|---|---|---|---|"

@@ -66,14 +66,14 @@ impl Row {
     /// The heading in the report.
     pub(crate) fn title(self) -> &'static str {
         match self {
-            Row::Redirect => "Redirect: plain HTTP/1.1, 32 connections",
-            Row::H1 => "Plain to ingress over TLS, HTTP/1.1, 1 KiB, 32 connections",
-            Row::H2 => "Plain to ingress over TLS, HTTP/2, 1 KiB, 16 connections x 16 streams",
-            Row::BodyH1 => "64 KiB bodies over TLS, HTTP/1.1, 32 connections",
-            Row::BodyH2 => "64 KiB bodies over TLS, HTTP/2, 16 connections x 4 streams",
-            Row::Handshake => "A connection and a full TLS 1.3 handshake per request",
-            Row::HandshakeTls12 => "A connection and a full TLS 1.2 handshake per request",
-            Row::Idle => "Memory per idle TLS connection",
+            Row::Redirect => "plain HTTP/1.1, answered with a redirect, 32 connections",
+            Row::H1 => "TLS to a plain ingress, HTTP/1.1, 1 KiB, 32 connections",
+            Row::H2 => "TLS to a plain ingress, HTTP/2, 1 KiB, 16 connections x 16 streams",
+            Row::BodyH1 => "TLS to a plain ingress, HTTP/1.1, 64 KiB, 32 connections",
+            Row::BodyH2 => "TLS to a plain ingress, HTTP/2, 64 KiB, 16 connections x 4 streams",
+            Row::Handshake => "a connection and a full TLS 1.3 handshake per request",
+            Row::HandshakeTls12 => "a connection and a full TLS 1.2 handshake per request",
+            Row::Idle => "memory per idle TLS connection",
         }
     }
 

@@ -124,6 +124,8 @@ impl Rig {
                 contender: *contender,
                 version: contender.version(&rig.built),
                 configuration: standing.configuration.clone(),
+                forwarded: forwarded(&standing.target)
+                    .with_context(|| format!("request through {}", contender.name()))?,
                 tls: choices(&standing.target)
                     .with_context(|| format!("handshake with {}", contender.name()))?,
             });
@@ -274,6 +276,7 @@ fn held(round: u32, count: u32, standing: &Standing) -> Result<Window> {
     let wall = start.elapsed();
     thread::sleep(SETTLE);
     let used = measure::memory(&pids)?.saturating_sub(before);
+    idle::check(&connections)?;
     drop(connections);
     let row = Row::Idle;
     let contender = standing.contender;
@@ -285,6 +288,19 @@ fn held(round: u32, count: u32, standing: &Standing) -> Result<Window> {
         used,
         wall_ns: nanoseconds(wall),
     })
+}
+
+/// That a contender does the same header work as its peers: every field reaches the backend.
+fn forwarded(target: &Target) -> Result<Vec<String>> {
+    let config = client(Version::Tls13, &target.authority)?;
+    let (connection, body) = Connection::fetch(target.https, &config, backend::FORWARDED)?;
+    connection.close();
+    let body = String::from_utf8(body).context("answer is not text")?;
+    let fields: Vec<String> = body.lines().map(|line| line.trim().to_owned()).collect();
+    for field in &fields {
+        ensure!(!field.ends_with(':'), "{field} not set");
+    }
+    Ok(fields)
 }
 
 fn choices(target: &Target) -> Result<Vec<Choice>> {

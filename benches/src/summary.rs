@@ -21,12 +21,19 @@ pub(crate) struct Line {
     pub(crate) windows: usize,
     /// In the unit of the table.
     pub(crate) cost: Spread,
-    /// Requests per second (connections, in the row `idle`).
-    pub(crate) rate: Spread,
-    /// Share of its core that the contender used; `None` where CPU is not counted.
-    pub(crate) busy: Option<Spread>,
+    /// How fast it went; `None` in the row `idle`.
+    pub(crate) load: Option<LoadSummary>,
     /// The router's cost as a multiple of this contender's, by round.
     pub(crate) router_ratio: Option<Spread>,
+}
+
+/// For information beside the cost.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct LoadSummary {
+    /// Requests per second.
+    pub(crate) rate: Spread,
+    /// Share of its core that the contender used.
+    pub(crate) busy: Spread,
 }
 
 impl RowSummary {
@@ -64,19 +71,27 @@ impl Line {
     fn of(record: &Record, row: Row, contender: Contender) -> Option<Self> {
         let windows = windows(record, row, contender);
         let scale = row.unit().scale();
-        let wall = |window: &Window| window.wall_ns as f64;
-        let rate = |window: &Window| f64::from(window.count) / wall(window) * 1e9;
-        let busy = |window: &Window| window.used as f64 / wall(window);
-        let counts_cpu = row.unit() == Unit::CpuPerRequest;
         let router = costs(&self::windows(record, row, Contender::Router));
         let ratios = paired_ratios(&router, &costs(&windows));
         Some(Line {
             contender,
             windows: windows.len(),
             cost: Spread::of(windows.iter().map(|window| window.cost() / scale))?,
-            rate: Spread::of(windows.iter().map(|window| rate(window)))?,
-            busy: Spread::of(windows.iter().map(|window| busy(window))).filter(|_| counts_cpu),
+            load: LoadSummary::of(&windows).filter(|_| row.unit() == Unit::CpuPerRequest),
             router_ratio: Spread::of(ratios).filter(|_| contender != Contender::Router),
+        })
+    }
+}
+
+impl LoadSummary {
+    fn of(windows: &[&Window]) -> Option<Self> {
+        let seconds = |window: &Window| window.wall_ns as f64 / 1e9;
+        let rate = |window: &&Window| f64::from(window.count) / seconds(window);
+        let busy = |window: &&Window| window.used as f64 / 1e9 / seconds(window);
+        let rate = Spread::of(windows.iter().map(rate))?;
+        Some(LoadSummary {
+            rate,
+            busy: Spread::of(windows.iter().map(busy))?,
         })
     }
 }

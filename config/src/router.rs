@@ -70,6 +70,16 @@ pub enum RedirectStatus {
     PermanentRedirect,
 }
 
+impl RedirectStatus {
+    /// The status code.
+    pub const fn code(self) -> u16 {
+        match self {
+            Self::MovedPermanently => 301,
+            Self::PermanentRedirect => 308,
+        }
+    }
+}
+
 /// `https:`, the HTTPS listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpsListener {
@@ -138,7 +148,8 @@ pub struct Limits {
     pub head_fields: usize,
     /// Client connections per worker. 20,000.
     pub connections: usize,
-    /// Unused upstream connections kept per worker and endpoint. 32.
+    /// Unused upstream connections kept per worker and endpoint. Fewer than the usual number of
+    /// requests at once would mean a new connection for each one beyond it. 256.
     pub idle_per_endpoint: usize,
     /// Streams a client may have open on one HTTP/2 connection. 128.
     pub h2_streams: u32,

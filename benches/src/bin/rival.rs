@@ -56,7 +56,7 @@ fn main() -> Result<()> {
     let settings = ServerConf {
         threads: 1,
         work_stealing: false,
-        upstream_keepalive_pool_size: 128,
+        upstream_keepalive_pool_size: 256,
         grace_period_seconds: Some(0),
         graceful_shutdown_timeout_seconds: Some(1),
         ..ServerConf::default()

@@ -66,7 +66,7 @@ http {{
     ssl_protocols TLSv1.2 TLSv1.3;
     upstream workers {{
         server {backend};
-        keepalive 128;
+        keepalive 256;
         keepalive_requests 1000000000;
         keepalive_timeout 55s;
     }}

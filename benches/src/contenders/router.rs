@@ -50,6 +50,8 @@ certificates: {{directory: {certificates}, default: bench}}
 routes: [routes.d]
 workers: 1
 access_log: false
+timeouts: {{client_idle: 600s}}
+limits: {{idle_per_endpoint: 256}}
 "
     )
 }

@@ -19,7 +19,7 @@ use crate::backend::{SMALL, SMALL_BYTES};
 use crate::site::HOST;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
-const HEAD_LIMIT: usize = 16 * 1024;
+const ANSWER_LIMIT: usize = 16 * 1024;
 
 /// The TLS version of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +81,21 @@ pub(crate) struct Connection {
 impl Connection {
     /// Connects, shakes hands, asks for the small answer and reads it to its end.
     pub(crate) fn exchange(address: SocketAddr, config: &Arc<ClientConfig>) -> Result<Self> {
+        let (connection, body) = Self::fetch(address, config, SMALL)?;
+        let length = body.len();
+        ensure!(
+            length == SMALL_BYTES,
+            "{length} bytes of body where {SMALL_BYTES} are due"
+        );
+        Ok(connection)
+    }
+
+    /// Connects, shakes hands, asks for `path` and reads the answer to its end.
+    pub(crate) fn fetch(
+        address: SocketAddr,
+        config: &Arc<ClientConfig>,
+        path: &str,
+    ) -> Result<(Self, Vec<u8>)> {
         let tcp = TcpStream::connect_timeout(&address, TIMEOUT).context("connect")?;
         tcp.set_nodelay(true).context("TCP_NODELAY")?;
         tcp.set_read_timeout(Some(TIMEOUT))
@@ -90,10 +105,10 @@ impl Connection {
         let name = ServerName::try_from(HOST).context("host name")?;
         let tls = ClientConnection::new(Arc::clone(config), name).context("TLS client")?;
         let mut stream = StreamOwned::new(tls, tcp);
-        let request = format!("GET {SMALL} HTTP/1.1\r\nHost: {HOST}\r\nAccept: */*\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {HOST}\r\nAccept: */*\r\n\r\n");
         stream.write_all(request.as_bytes()).context("request")?;
-        read_answer(&mut stream)?;
-        Ok(Connection { stream })
+        let body = read_answer(&mut stream)?;
+        Ok((Connection { stream }, body))
     }
 
     /// Whether the handshake was in full and used what is compared.
@@ -135,6 +150,15 @@ impl Connection {
         })
     }
 
+    /// Whether the server still holds the connection and has said nothing since its answer.
+    pub(crate) fn rests(&self) -> Result<bool> {
+        let tcp = &self.stream.sock;
+        tcp.set_nonblocking(true).context("non-blocking socket")?;
+        let unread = tcp.peek(&mut [0]);
+        tcp.set_nonblocking(false).context("blocking socket")?;
+        Ok(unread.is_err_and(|error| error.kind() == ErrorKind::WouldBlock))
+    }
+
     /// Says goodbye as TLS wants it and closes.
     pub(crate) fn close(mut self) {
         self.stream.conn.send_close_notify();
@@ -143,7 +167,8 @@ impl Connection {
     }
 }
 
-fn read_answer(stream: &mut impl Read) -> Result<()> {
+/// Reads a 200 answer with a Content-Length and gives its body.
+fn read_answer(stream: &mut impl Read) -> Result<Vec<u8>> {
     let mut answer = Vec::with_capacity(2048);
     let mut chunk = [0; 4096];
     loop {
@@ -154,24 +179,25 @@ fn read_answer(stream: &mut impl Read) -> Result<()> {
             Err(error) => return Err(error).context("answer"),
         };
         answer.extend_from_slice(&chunk[..length]);
-        if let Some(body) = body_length(&answer)? {
+        if let Some((start, length)) = body(&answer)? {
+            let read = answer.len() - start;
             ensure!(
-                body <= SMALL_BYTES,
-                "{body} bytes of body where {SMALL_BYTES} are due"
+                read <= length,
+                "{read} bytes of body where {length} were announced"
             );
-            if body == SMALL_BYTES {
-                return Ok(());
+            if read == length {
+                return Ok(answer.split_off(start));
             }
         }
         ensure!(
-            answer.len() < HEAD_LIMIT,
-            "a head of more than {HEAD_LIMIT} bytes"
+            answer.len() < ANSWER_LIMIT,
+            "an answer of more than {ANSWER_LIMIT} bytes"
         );
     }
 }
 
-/// Bytes after the head of a 200 answer; `None` while the head is incomplete.
-fn body_length(answer: &[u8]) -> Result<Option<usize>> {
+/// Where the body starts and how long it will be; `None` while the head is incomplete.
+fn body(answer: &[u8]) -> Result<Option<(usize, usize)>> {
     let Some(end) = answer.windows(4).position(|window| window == b"\r\n\r\n") else {
         return Ok(None);
     };
@@ -180,14 +206,16 @@ fn body_length(answer: &[u8]) -> Result<Option<usize>> {
         head.starts_with("HTTP/1.1 200 "),
         "unexpected answer: {head}"
     );
-    let length = head.lines().filter_map(|line| line.split_once(':'));
-    let mut length = length.filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
-    let length = length.next().map(|(_, value)| value.trim());
-    ensure!(
-        length == Some(&SMALL_BYTES.to_string()),
-        "content-length is {length:?}"
-    );
-    Ok(Some(answer.len() - end - 4))
+    let fields = head.lines().filter_map(|line| line.split_once(':'));
+    let mut fields = fields.filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    let (_, length) = fields
+        .next()
+        .with_context(|| format!("no length: {head}"))?;
+    let length = length
+        .trim()
+        .parse()
+        .with_context(|| format!("content-length {length}"))?;
+    Ok(Some((end + 4, length)))
 }
 
 #[cfg(test)]
@@ -201,7 +229,8 @@ mod tests {
 
     #[test]
     fn an_answer_is_read_to_its_end() {
-        read_answer(&mut answer(SMALL_BYTES).as_slice()).unwrap();
+        let body = read_answer(&mut answer(SMALL_BYTES).as_slice()).unwrap();
+        assert_eq!(body, vec![b'x'; SMALL_BYTES]);
     }
 
     #[test]

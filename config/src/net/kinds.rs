@@ -35,7 +35,11 @@ pub fn socket_address() -> Text<SocketAddr> {
         if address.port() == 0 {
             return Err(wrong().help("port 0 names no port"));
         }
-        Ok(SocketAddr::new(address.ip().to_canonical(), address.port()))
+        Ok(match address.ip().to_canonical() {
+            // Keeps the scope of a link-local IPv6 address.
+            IpAddr::V6(_) => address,
+            mapped @ IpAddr::V4(_) => SocketAddr::new(mapped, address.port()),
+        })
     })
 }
 
@@ -249,9 +253,9 @@ fn shown(value: Duration) -> String {
     let millis = value.as_millis();
     match millis {
         0 => "0".to_owned(),
-        _ if millis % 3_600_000 == 0 => format!("{}h", millis / 3_600_000),
-        _ if millis % 60_000 == 0 => format!("{}m", millis / 60_000),
-        _ if millis % 1_000 == 0 => format!("{}s", millis / 1_000),
+        _ if millis.is_multiple_of(3_600_000) => format!("{}h", millis / 3_600_000),
+        _ if millis.is_multiple_of(60_000) => format!("{}m", millis / 60_000),
+        _ if millis.is_multiple_of(1_000) => format!("{}s", millis / 1_000),
         _ => format!("{millis}ms"),
     }
 }

@@ -246,11 +246,14 @@ fn about_help(about: &str) -> String {
 
 /// A message with the nearest known name as advice, or all names where none is near.
 pub(crate) fn with_nearest(message: String, found: &str, known: &[&str]) -> InvalidValue {
-    // Longer names than this resemble nothing, and comparing them costs length times length.
+    // Longer names than this resemble nothing, and comparing them costs length times length; a
+    // hostile file can hold thousands of names and as many misses.
     const LONGEST: usize = 64;
+    const MOST: usize = 64;
+    const SHOWN: usize = 16;
     let near = known
         .iter()
-        .filter(|_| found.len() <= LONGEST)
+        .take(if found.len() <= LONGEST { MOST } else { 0 })
         .map(|name| {
             (
                 strsim::damerau_levenshtein(&found.to_lowercase(), name),
@@ -262,9 +265,12 @@ pub(crate) fn with_nearest(message: String, found: &str, known: &[&str]) -> Inva
     let reason = InvalidValue::new(message);
     match near {
         Some((_, name)) => reason.help(format!("did you mean `{name}`?")),
+        None if known.is_empty() => reason,
         None => {
-            let names: Vec<String> = known.iter().map(|name| format!("`{name}`")).collect();
-            reason.help(format!("known here: {}", names.join(", ")))
+            let shown = known.iter().take(SHOWN);
+            let names: Vec<String> = shown.map(|name| format!("`{name}`")).collect();
+            let more = if known.len() > SHOWN { ", …" } else { "" };
+            reason.help(format!("known here: {}{more}", names.join(", ")))
         }
     }
 }

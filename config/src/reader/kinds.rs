@@ -109,9 +109,7 @@ impl<T: Clone> Kind for Choice<T> {
     fn read(&self, node: &Node, reader: &mut Reader) -> Option<T> {
         let words: Vec<&str> = self.0.iter().map(|(word, _)| *word).collect();
         let listed: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
-        let Some(text) = text_of(node, reader, &format!("one of {}", listed.join(", "))) else {
-            return None;
-        };
+        let text = text_of(node, reader, &format!("one of {}", listed.join(", ")))?;
         let found = self.0.iter().find(|(word, _)| *word == text);
         if found.is_none() {
             let message = format!("unknown value {}", quoted(text));
@@ -334,16 +332,13 @@ impl<K: Kind> Kind for List<K> {
         };
         if !self.length.contains(&items.len()) {
             let (low, high) = (self.length.start(), self.length.end());
-            let expected = match (*low, *high) {
-                (low, usize::MAX) => format!("at least {low}"),
-                (low, high) if low == high => format!("exactly {low}"),
-                (low, high) => format!("{low} to {high}"),
+            let (expected, most) = match (*low, *high) {
+                (low, usize::MAX) => (format!("at least {low}"), low),
+                (low, high) if low == high => (format!("exactly {low}"), low),
+                (low, high) => (format!("{low} to {high}"), high),
             };
             let found = items.len();
-            let message = format!(
-                "needs {expected} item{}, found {found}",
-                plural(*high.min(low))
-            );
+            let message = format!("needs {expected} item{}, found {found}", plural(most));
             reader.refuse(node.position, InvalidValue::new(message));
             return None;
         }

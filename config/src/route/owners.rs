@@ -1,6 +1,7 @@
 //! One name, one owner: the check over all route files at once.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::Path;
 
 use super::{HostMatch, Route, RouteFile};
@@ -20,9 +21,11 @@ use crate::error::{ConfigError, ConfigErrors};
 pub fn owners<'a>(
     files: impl IntoIterator<Item = (&'a Path, &'a RouteFile)>,
 ) -> Result<(), ConfigErrors> {
-    let mut owned: HashMap<&HostMatch, Claim<'_>> = HashMap::new();
-    let mut suffixes: HashMap<&str, Claim<'_>> = HashMap::new();
-    let mut claims = Vec::new();
+    let files: Vec<(&Path, &RouteFile)> = files.into_iter().collect();
+    let total = files.iter().map(|(_, file)| file.routes.len()).sum();
+    let mut exact: HashMap<&str, Claim<'_>> = HashMap::with_capacity(total);
+    let mut suffixes: HashMap<&str, Claim<'_>> = HashMap::with_capacity(total);
+    let mut claims = Vec::with_capacity(total);
     let mut errors = Vec::new();
     for (file, routes) in files {
         for (index, route) in routes.routes.iter().enumerate() {
@@ -32,19 +35,21 @@ pub fn owners<'a>(
                 route,
                 index,
             };
-            if let Some(first) = owned.get(&route.host) {
-                errors.push(claim.conflict(format!(
+            let place = match &route.host {
+                HostMatch::Exact(name) => exact.entry(name.as_str()),
+                HostMatch::Suffix(suffix) => suffixes.entry(suffix),
+            };
+            match place {
+                Entry::Occupied(first) => errors.push(claim.conflict(format!(
                     "{} is already owned by {}",
                     route.host,
-                    first.place()
-                )));
-                continue;
+                    first.get().place()
+                ))),
+                Entry::Vacant(free) => {
+                    free.insert(claim);
+                    claims.push(claim);
+                }
             }
-            owned.insert(&route.host, claim);
-            if let HostMatch::Suffix(suffix) = &route.host {
-                suffixes.insert(suffix, claim);
-            }
-            claims.push(claim);
         }
     }
     for claim in claims {
@@ -111,9 +116,10 @@ fn wider_suffixes(host: &HostMatch) -> impl Iterator<Item = &str> {
     };
     // A star never stands for a dot. A suffix that begins with one has nothing wider.
     let first_dot = text.find('.').unwrap_or(text.len());
-    text.char_indices()
-        .skip(1)
-        .take_while(move |(index, _)| *index <= first_dot)
-        .filter(|(_, c)| matches!(c, '-' | '.'))
-        .map(|(index, _)| &text[index..])
+    let label = text.as_bytes().get(1..=first_dot).unwrap_or_default();
+    label
+        .iter()
+        .enumerate()
+        .filter(|(_, byte)| matches!(byte, b'-' | b'.'))
+        .map(move |(index, _)| &text[index + 1..])
 }

@@ -18,9 +18,8 @@ use crate::reader::kinds::{
 };
 use crate::reader::{Fields, Mapping};
 
-/// When ingress-nginx closes a connection that is not used (`upstream-keepalive-timeout`'s
-/// counterpart, `keep-alive`, is 75 s). Closing first is the only way never to send a request into
-/// a connection that is being closed.
+/// When NGINX closes a connection that is not used (its `keepalive_timeout`, by default). Closing
+/// first is the only way never to send a request into a connection that is being closed.
 const INGRESS_CLOSES_AFTER: Duration = Duration::from_secs(75);
 
 impl Mapping for RouterConfig {
@@ -352,7 +351,7 @@ impl Mapping for Limits {
             "idle_per_endpoint",
             "Unused upstream connections kept per worker and endpoint; 0 keeps none.",
             integer(0..=10_000),
-            json!(32),
+            json!(256),
         );
         let h2_streams = f.defaulted(
             "h2_streams",

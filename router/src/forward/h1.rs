@@ -123,20 +123,26 @@ impl<C: AsyncBufRead + AsyncWrite + Unpin> Connection<C> {
                         seen = Some(self.input.len());
                         continue;
                     }
-                    Err(answer) => Next::Answer(answer, true),
+                    Err(answer) => {
+                        if snapshot.settings.access_log && !log.is_recorded() {
+                            // What it asked for cannot be told apart from garbage.
+                            log.asked(&self.client, RequestLine::default());
+                        }
+                        Next::Answer(answer, true)
+                    }
                 },
             };
             let persistent = match next {
                 Next::Forward(plan) => self.forward(plan, &mut log).await,
                 Next::Answer(answer, close) => {
-                    let sent = self.answer(answer, close, &mut log).await;
+                    let sent = Box::pin(self.answer(answer, close, &mut log)).await;
                     sent.then_some(!close)
                 }
             };
             log.end(&self.worker);
             match persistent {
                 Some(true) => {}
-                Some(false) => return self.linger().await,
+                Some(false) => return Box::pin(self.linger()).await,
                 None => return,
             }
             (scanner, seen) = (HeadScanner::new(), None);
@@ -288,13 +294,13 @@ impl<C: AsyncBufRead + AsyncWrite + Unpin> Connection<C> {
         let draining = || worker.is_draining();
         let bodyless = matches!(plan.framing, Framing::None);
         if let Some(parts) = &plan.http2 {
-            return self.forward_http2(&plan, parts, log).await;
+            return Box::pin(self.forward_http2(&plan, parts, log)).await;
         }
         let mut attempts = Attempts::default();
         loop {
             let mut lease = match attempts.lease(&worker.pools, upstream, settings).await {
                 Ok(lease) => lease,
-                Err(answer) => return self.fail(answer, bodyless, &plan, log).await,
+                Err(answer) => return Box::pin(self.fail(answer, bodyless, &plan, log)).await,
             };
             log.attempted(&worker, lease.address(), lease.reused);
             let (mut request, response) = flows(
@@ -325,8 +331,16 @@ impl<C: AsyncBufRead + AsyncWrite + Unpin> Connection<C> {
                     worker.buffers.give(request.outbox);
                     worker.buffers.give(response.outbox);
                     let left = (std::mem::take(&mut self.input), response.inbox);
-                    upgrade::tunnel(&mut self.io, lease, left, &self.timer, settings, &worker, log)
-                        .await;
+                    let tunnel = upgrade::tunnel(
+                        &mut self.io,
+                        lease,
+                        left,
+                        &self.timer,
+                        settings,
+                        &worker,
+                        log,
+                    );
+                    Box::pin(tunnel).await;
                     return None;
                 }
                 Ok(end) => {
@@ -350,7 +364,7 @@ impl<C: AsyncBufRead + AsyncWrite + Unpin> Connection<C> {
                     }
                     let answer = failure.answer();
                     drop(lease);
-                    return self.fail(answer, bodyless, &plan, log).await;
+                    return Box::pin(self.fail(answer, bodyless, &plan, log)).await;
                 }
             }
         }
@@ -449,7 +463,8 @@ fn allowed_upgrade<'b>(request: &RequestHead<'_, 'b>, allowed: &[String]) -> Opt
     fits.then_some(wanted)
 }
 
-fn request_line<'a>(request: &RequestHead<'_, 'a>) -> RequestLine<'a> {
+/// What the access log tells of a request of HTTP/1.
+pub(crate) fn request_line<'a>(request: &RequestHead<'_, 'a>) -> RequestLine<'a> {
     let agent = request
         .fields
         .iter()

@@ -48,6 +48,11 @@ impl Transaction {
         self.record = Some(Box::new(record));
     }
 
+    /// Whether it will be logged.
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.record.is_some()
+    }
+
     /// Where the request goes.
     pub(crate) fn routed(&mut self, target: &RouteTarget) {
         if let Some(record) = &mut self.record {

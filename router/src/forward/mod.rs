@@ -19,4 +19,5 @@ mod upgrade;
 
 pub(crate) use client::Client;
 pub(crate) use flow::{MOST_BYTES, READ_BYTES};
+pub(crate) use h1::request_line;
 pub(crate) use respond::Answer;

@@ -135,7 +135,9 @@ async fn forward(
             &forwarding,
             target.upstream.is_tls(),
         )?;
-        return over_http2(&parts, body, reply, worker, settings, target, log).await;
+        let over = over_http2(&parts, body, reply, worker, settings, target, log);
+        // Boxed, so that the usual stream's task stays small.
+        return Box::pin(over).await;
     }
     let mut head = worker.buffers.take();
     write_head(parts, path, framing, &forwarding, &mut head);

@@ -3,25 +3,29 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::SystemTime;
 
 use bytes::{Buf, BytesMut};
 use config::router::RedirectStatus;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::forward::Answer;
+use crate::forward::{Answer, request_line};
 use crate::http1::FieldSlots;
 use crate::http1::head::{Framing, parse_request};
 use crate::http1::scan::HeadScanner;
+use crate::observe::access_log::Record;
+use crate::observe::metrics::ClientProtocol;
 use crate::snapshot::Settings;
 use crate::worker::Worker;
 use crate::worker::timers::Timer;
 
 /// Serves one connection: redirects one request after another.
-pub(crate) async fn serve(tcp: TcpStream, _peer: SocketAddr, worker: Rc<Worker>) {
+pub(crate) async fn serve(tcp: TcpStream, peer: SocketAddr, worker: Rc<Worker>) {
     let timer = worker.timers.timer();
     let mut redirect = Redirect {
         tcp,
+        peer,
         timer,
         input: BytesMut::new(),
         output: BytesMut::new(),
@@ -32,6 +36,7 @@ pub(crate) async fn serve(tcp: TcpStream, _peer: SocketAddr, worker: Rc<Worker>)
 
 struct Redirect {
     tcp: TcpStream,
+    peer: SocketAddr,
     timer: Timer,
     input: BytesMut,
     output: BytesMut,
@@ -120,6 +125,13 @@ impl Redirect {
                 || self.worker.is_draining();
             write(settings, request.host.name, request.path, &date, close, &mut self.output);
             self.worker.metrics.redirects.increment();
+            if settings.access_log {
+                let line = request_line(&request);
+                let mut record =
+                    Record::new(SystemTime::now(), self.peer, ClientProtocol::Http1, None, line);
+                record.status = settings.redirect.code();
+                self.worker.log.borrow_mut().push(record);
+            }
             let length = request.len;
             self.input.advance(length);
             if close {

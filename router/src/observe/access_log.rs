@@ -8,9 +8,10 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use super::metrics::{ClientProtocol, Shard};
+use super::timestamp::rfc3339;
 
 /// Target of the tracing events, and so the value of `target` in each line.
 pub const TARGET: &str = "access";
@@ -374,33 +375,11 @@ fn run(queue: &Receiver<Message>, mut written: impl FnMut()) {
     }
 }
 
-/// `2026-11-23T20:27:53.123456Z` (RFC 3339).
-fn rfc3339(time: SystemTime) -> String {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-    // Days to a civil date, after Howard Hinnant, "chrono-compatible low-level date algorithms":
-    // years begin in March, so that the leap day is the last of a year.
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = (month_from_march + 2) % 12 + 1;
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:06}Z",
-        second / 3600,
-        second / 60 % 60,
-        second % 60,
-        since.subsec_micros()
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::UNIX_EPOCH;
+
     use crate::observe::logging::{LogFormat, Output, access_layer};
     use tracing_subscriber::layer::SubscriberExt as _;
 
@@ -540,15 +519,5 @@ mod tests {
         logger.flush();
         log.finish(Duration::from_secs(10));
         assert!(count.try_recv().is_ok());
-    }
-
-    #[test]
-    fn dates_are_civil() {
-        let at = |seconds| rfc3339(UNIX_EPOCH + Duration::from_secs(seconds));
-        assert_eq!(at(0), "1970-01-01T00:00:00.000000Z");
-        assert_eq!(at(951_782_400), "2000-02-29T00:00:00.000000Z");
-        assert_eq!(at(951_868_799), "2000-02-29T23:59:59.000000Z");
-        assert_eq!(at(4_107_542_399), "2100-02-28T23:59:59.000000Z");
-        assert_eq!(at(4_107_542_400), "2100-03-01T00:00:00.000000Z");
     }
 }

@@ -7,3 +7,4 @@ pub mod access_log;
 pub mod logging;
 pub mod metrics;
 mod prometheus;
+pub(crate) mod timestamp;

@@ -46,7 +46,7 @@ pub struct RouteTarget {
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{} is routed twice: by {} and by {}",
-    Pattern(&.first.host),
+    .first.host,
     Origin(.first),
     Origin(.second)
 )]
@@ -277,17 +277,6 @@ fn split_first_label(text: &[u8]) -> (&[u8], &[u8]) {
     match memchr::memchr(b'.', text) {
         Some(dot) => (&text[..dot], &text[dot + 1..]),
         None => (text, &[]),
-    }
-}
-
-struct Pattern<'a>(&'a HostMatch);
-
-impl std::fmt::Display for Pattern<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            HostMatch::Exact(name) => f.write_str(name.as_str()),
-            HostMatch::Suffix(suffix) => write!(f, "*{suffix}"),
-        }
     }
 }
 

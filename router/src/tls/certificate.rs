@@ -154,25 +154,26 @@ impl ServedCertificate {
         };
         let chain = parse_chain(source.chain).map_err(blame(source.chain_file));
         let key = parse_key(source.key, provider).map_err(blame(source.key_file));
-        let leaf = match &chain {
-            Ok(chain) => Leaf::parse(&chain[0]).map_err(blame(source.chain_file)),
-            // Said already, by `chain` itself.
-            Err(_) => Ok(Leaf::default()),
-        };
-        let (chain, leaf, (key, algorithm)) = match (chain, leaf, key) {
-            (Ok(chain), Ok(leaf), Ok(key)) => (chain, leaf, key),
-            (chain, leaf, key) => {
-                return Err([chain.err(), leaf.err(), key.err()]
+        let (chain, (key, algorithm)) = match (chain, key) {
+            (Ok(chain), Ok(key)) => (chain, key),
+            (chain, key) => {
+                let leaf = chain.as_ref().ok().map(|chain| Leaf::parse(&chain[0]));
+                let leaf = leaf.and_then(Result::err).map(blame(source.chain_file));
+                return Err([chain.err(), leaf, key.err()]
                     .into_iter()
                     .flatten()
                     .collect());
             }
         };
-
         let key = CertifiedKey::new(chain, key);
+        // Before the leaf is looked at: an authority in its place should be told from a leaf
+        // without names.
         if let Err(error) = key.keys_match() {
             return Err(vec![mismatch(source, &key, &error)]);
         }
+        let leaf = Leaf::parse(&key.cert[0])
+            .map_err(blame(source.chain_file))
+            .map_err(|error| vec![error])?;
         let schemes = SCHEMES
             .into_iter()
             .filter(|&scheme| key.key.choose_scheme(&[scheme]).is_some());
@@ -225,7 +226,6 @@ pub(super) fn is_authority(chain: &[u8]) -> Result<bool, CertificateProblem> {
 }
 
 /// What the store needs from a server's own certificate.
-#[derive(Default)]
 struct Leaf {
     exact: Box<[Box<str>]>,
     wildcards: Box<[Box<str>]>,

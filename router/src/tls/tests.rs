@@ -1,1 +1,9 @@
+//! Handshakes with real clients over pipes in memory, grouped by subject.
 
+mod certificates;
+mod clients;
+mod handshake;
+mod pki;
+mod reload;
+mod resumption;
+mod upstream;

@@ -117,7 +117,9 @@ impl Pools {
                     _active: active,
                 });
             }
-            match connect(&state.endpoint, Wanted::Http1, settings.timeouts.connect).await {
+            // Boxed: rare beside reuse, and a handshake's state is large in every request's future.
+            let connecting = connect(&state.endpoint, Wanted::Http1, settings.timeouts.connect);
+            match Box::pin(connecting).await {
                 Ok(stream) => {
                     self.connected(&state);
                     return Ok(Lease {
@@ -149,7 +151,7 @@ impl Pools {
                 return Err(NoEndpoint { last });
             };
             let active = endpoint.active();
-            match endpoint.http2.sender(&endpoint.endpoint, settings).await {
+            match Box::pin(endpoint.http2.sender(&endpoint.endpoint, settings)).await {
                 Ok((sender, reused)) => {
                     if !reused {
                         self.connected(&endpoint);
