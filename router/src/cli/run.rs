@@ -95,12 +95,14 @@ fn control_thread(
         }
     };
     runtime.block_on(async {
-        let reloading = Arc::clone(&control);
-        tokio::spawn(async move {
-            if let Err(error) = watch(reloading, WatchOptions::default()).await {
-                tracing::error!(%error, "reloading does not work");
+        // Before readiness is told: from then on somebody may send it, and it kills by default.
+        match signal(SignalKind::hangup()) {
+            Ok(hangup) => {
+                let watching = watch(Arc::clone(&control), hangup, WatchOptions::default());
+                drop(tokio::spawn(watching));
             }
-        });
+            Err(error) => tracing::error!(%error, "reloading does not work"),
+        }
         if let Some(listener) = listener {
             tokio::spawn(async move {
                 if let Err(error) = admin::serve(listener, page).await {

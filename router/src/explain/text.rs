@@ -87,11 +87,12 @@ impl Display for FieldChanges {
             "the client is not a trusted proxy: its forwarding fields are dropped"
         };
         writeln!(f, "{:<13}{trust}", "fields")?;
+        // The parser has let no control bytes through.
         for line in &self.removed {
-            writeln!(f, "{:<13}- {}", "", line.escape_debug())?;
+            writeln!(f, "{:<13}- {line}", "")?;
         }
         for line in &self.added {
-            writeln!(f, "{:<13}+ {}", "", line.escape_debug())?;
+            writeln!(f, "{:<13}+ {line}", "")?;
         }
         Ok(())
     }
