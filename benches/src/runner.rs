@@ -341,8 +341,11 @@ fn build(bench: &RouterBench, contenders: &[Contender]) -> Result<Built> {
         }
         cargo_build(package, name)
     };
+    // `./x bench` has built the router already and says where.
+    let given = std::env::var_os("GATEHOUSE_ROUTER").map(PathBuf::from);
+    let given = bench.router.clone().or(given);
     Ok(Built {
-        router: program(&bench.router, Contender::Router, "router", "router")?,
+        router: program(&given, Contender::Router, "router", "router")?,
         rival: program(
             &bench.rival,
             Contender::Pingora,
