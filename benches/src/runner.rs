@@ -173,7 +173,10 @@ impl Rig {
         for round in 0..self.record.settings.rounds {
             progress(row, round, self.record.settings.rounds);
             for turn in rotated(self.standing.len(), round) {
-                let standing = &self.standing[turn];
+                let standing = &mut self.standing[turn];
+                // A contender that dies makes no comparison; it makes a bug report.
+                standing.process.check()?;
+                let standing = &*standing;
                 let measure = || window(row, round, requests, standing);
                 check(&self.interrupted)?;
                 attempt(&mut self.record, row, round, standing.contender, measure);
