@@ -1,12 +1,13 @@
 //! Checks that a run left the machine as it was.
 
 use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
 use crate::folder;
-use crate::tool::Tool;
 
 /// How long the kernel may take to clear away what has just ended.
 const SETTLING: Duration = Duration::from_secs(10);
@@ -66,7 +67,9 @@ impl MachineState {
         }
     }
 
-    fn differences(&self, now: &Self) -> Vec<String> {
+    /// Everything that came or went until `now`, in words.
+    #[must_use]
+    pub fn differences(&self, now: &Self) -> Vec<String> {
         let mut found = Vec::new();
         for (kind, before, after) in [
             ("link", &self.links, &now.links),
@@ -104,17 +107,25 @@ fn names_in(folder: &str) -> BTreeSet<String> {
 }
 
 /// The ruleset without its counters; `None` if nobody could have changed one.
+///
+/// Not by [`crate::tool::Tool`], which gives up after Ctrl-C; this is asked for after it.
 fn firewall() -> Result<Option<String>> {
-    let installed = ["/usr/sbin/nft", "/sbin/nft"]
-        .iter()
-        .any(|it| std::path::Path::new(it).exists());
-    if !installed || !nix::unistd::geteuid().is_root() {
+    let nft = ["/usr/sbin/nft", "/sbin/nft"]
+        .into_iter()
+        .find(|it| Path::new(it).exists());
+    let Some(nft) = nft.filter(|_| nix::unistd::geteuid().is_root()) else {
         return Ok(None);
-    }
-    Tool::new("nft")
+    };
+    let output = Command::new(nft)
         .args(["--stateless", "list", "ruleset"])
-        .succeed()
-        .map(Some)
+        .output()?;
+    if !output.status.success() {
+        bail!(
+            "nft list ruleset: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    Ok(Some(String::from_utf8_lossy(&output.stdout).into_owned()))
 }
 
 /// Processes whose parent we are.

@@ -210,8 +210,9 @@ fn a_reset_stream_hurts_no_other() {
         while let Some(request) = conversation.request()? {
             if request.starts_with(b"GET /endless") {
                 conversation.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+                let chunk = format!("1000\r\n{}\r\n", "x".repeat(0x1000));
                 loop {
-                    conversation.send("5\r\nabcde\r\n")?;
+                    conversation.send(&chunk)?;
                 }
             }
             conversation.send(OK)?;
@@ -319,7 +320,7 @@ fn a_body_of_unknown_length_arrives_whole_and_once() {
     let _router = edge.start().unwrap();
     let tls = TlsClient::new(&edge.ca, &["h2"]);
     h2_client::run(async {
-        let mut connection = H2Connection::open(&tls, edge.https[0], ACME).await?;
+        let connection = H2Connection::open(&tls, edge.https[0], ACME).await?;
         let request = http::Request::post(format!("https://{ACME}/up")).body(())?;
         let mut ready = connection.requests.clone().ready().await?;
         let (response, mut stream) = ready.send_request(request, false)?;
@@ -351,7 +352,7 @@ fn a_length_that_lies_is_refused() {
     let tls = TlsClient::new(&edge.ca, &["h2"]);
     for (announced, body) in [("3", "hello"), ("9", "hello")] {
         h2_client::run(async {
-            let mut connection = H2Connection::open(&tls, edge.https[0], ACME).await?;
+            let connection = H2Connection::open(&tls, edge.https[0], ACME).await?;
             let request = http::Request::post(format!("https://{ACME}/lie"))
                 .header("content-length", announced)
                 .body(())?;

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may be blunt")]
 
-use harness::backend::{Backend, OK};
+use harness::backend::Backend;
 use harness::ca::KeyKind;
 use harness::client::TlsClient;
 use harness::edge::{Edge, Upstream, route_file};
