@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
+use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A full TLS record (RFC 8446, section 5.1).
@@ -95,20 +96,38 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Coalesced<C> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let mut inner = self.0.borrow_mut();
-        if inner.gathered.len() >= RECORD {
-            ready!(inner.poll_drain(cx))?;
+        let inner = &mut *self.0.borrow_mut();
+        let offered: usize = bufs.iter().map(|buf| buf.len()).sum();
+        if inner.gathered.len() + offered <= RECORD {
+            for buf in bufs {
+                inner.gathered.extend_from_slice(buf);
+            }
+            return Poll::Ready(Ok(offered));
         }
-        let mut taken = 0;
-        for buf in bufs {
-            let part = buf.len().min(RECORD - inner.gathered.len());
-            inner.gathered.extend_from_slice(&buf[..part]);
-            taken += part;
-            if part < buf.len() {
-                break;
+        loop {
+            // One full record of what was gathered and what is offered; the latter is not copied.
+            let waiting = inner.gathered.len();
+            let written = {
+                let mut room = RECORD.saturating_sub(waiting);
+                let mut parts: SmallVec<[IoSlice<'_>; 4]> = SmallVec::new();
+                parts.push(IoSlice::new(&inner.gathered));
+                for buf in bufs {
+                    let part = &buf[..buf.len().min(room)];
+                    room -= part.len();
+                    parts.push(IoSlice::new(part));
+                }
+                let writing = Pin::new(&mut inner.io).poll_write_vectored(cx, &parts);
+                ready!(writing)?
+            };
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            inner.unflushed = true;
+            inner.gathered.advance(written.min(waiting));
+            if written > waiting {
+                return Poll::Ready(Ok(written - waiting));
             }
         }
-        Poll::Ready(Ok(taken))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -123,5 +142,71 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Coalesced<C> {
         let mut inner = self.0.borrow_mut();
         ready!(inner.poll_flush(cx))?;
         Pin::new(&mut inner.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+    use std::task::Waker;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// Counts the writes that get through.
+    struct Counting(tokio::io::DuplexStream, usize);
+
+    impl AsyncWrite for Counting {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buf: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.1 += 1;
+            Pin::new(&mut self.0).poll_write(cx, buf)
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_flush(cx)
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_shutdown(cx)
+        }
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn small_writes_leave_together_and_only_when_flushed() {
+        let (near, mut far) = tokio::io::duplex(64 * 1024);
+        let (mut gathering, flusher) = coalesce(Counting(near, 0));
+        for _ in 0..10 {
+            gathering.write_all(b"answer").await.unwrap();
+            gathering.flush().await.unwrap();
+        }
+        let mut buf = [0; 100];
+        let mut read = ReadBuf::new(&mut buf);
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(Pin::new(&mut far).poll_read(&mut cx, &mut read).is_pending());
+        poll_fn(|cx| flusher.poll_flush(cx)).await.unwrap();
+        let n = far.read(&mut buf).await.unwrap();
+        assert_eq!(&buf[..n], b"answer".repeat(10));
+        assert_eq!(flusher.0.borrow().io.1, 1);
+        assert_eq!(flusher.0.borrow().gathered.capacity(), 0, "an idle one holds no buffer");
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn large_writes_arrive_whole_through_a_narrow_pipe() {
+        let (near, mut far) = tokio::io::duplex(1000);
+        let (mut gathering, flusher) = coalesce(Counting(near, 0));
+        let sent: Vec<u8> = (0..100_000u32).map(|i| i as u8).collect();
+        let writing = async {
+            gathering.write_all(&sent[..10]).await.unwrap();
+            gathering.write_all(&sent[10..]).await.unwrap();
+            poll_fn(|cx| flusher.poll_flush(cx)).await.unwrap();
+            gathering.shutdown().await.unwrap();
+        };
+        let mut received = Vec::new();
+        let (_, read) = tokio::join!(writing, far.read_to_end(&mut received));
+        read.unwrap();
+        assert!(received == sent);
     }
 }

@@ -133,7 +133,8 @@ impl<C: AsyncBufRead + AsyncWrite + Unpin> Connection<C> {
                 },
             };
             let persistent = match next {
-                Next::Forward(plan) => self.forward(plan, &mut log).await,
+                // Boxed: between requests, which is where most connections are, it takes no room.
+                Next::Forward(plan) => Box::pin(self.forward(plan, &mut log)).await,
                 Next::Answer(answer, close) => {
                     let sent = Box::pin(self.answer(answer, close, &mut log)).await;
                     sent.then_some(!close)

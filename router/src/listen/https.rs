@@ -19,7 +19,8 @@ pub(crate) async fn serve(tcp: TcpStream, peer: SocketAddr, worker: Rc<Worker>) 
     };
     let timeout = worker.snapshot().settings.timeouts.handshake;
     let select = |sni: Option<&str>| worker.snapshot().certificates.select(sni);
-    let accepted = match accept(tcp, select, timeout).await {
+    // Boxed, like the mouths below: each phase takes only the memory it needs itself.
+    let accepted = match Box::pin(accept(tcp, select, timeout)).await {
         Ok(accepted) => {
             worker.metrics.handshake(Handshake::Ok);
             accepted
@@ -51,9 +52,9 @@ pub(crate) async fn serve(tcp: TcpStream, peer: SocketAddr, worker: Rc<Worker>) 
         tls,
     };
     if accepted.http2 {
-        forward::h2::serve(accepted.stream, client, worker).await;
+        Box::pin(forward::h2::serve(accepted.stream, client, worker)).await;
     } else {
-        forward::h1::serve(accepted.stream, client, worker).await;
+        Box::pin(forward::h1::serve(accepted.stream, client, worker)).await;
     }
 }
 
