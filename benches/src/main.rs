@@ -58,7 +58,8 @@ pub(crate) struct RouterBench {
     /// Contenders to run, comma separated.
     #[arg(long, visible_alias = "contenders", value_enum, value_delimiter = ',')]
     contender: Vec<Contender>,
-    /// The router's binary; built by cargo (release) when absent.
+    /// The router's binary, or else the variable GATEHOUSE_ROUTER; built by cargo (release) when
+    /// both are absent.
     #[arg(long)]
     router: Option<PathBuf>,
     /// The pingora rival's binary; built by cargo (release) when absent.

@@ -85,9 +85,7 @@ impl Process {
     pub(crate) fn wait_for(&mut self, address: SocketAddr) -> Result<()> {
         let start = Instant::now();
         while start.elapsed() < PATIENCE {
-            if let Some(status) = self.child.try_wait().context("wait")? {
-                bail!("{} ended ({status}): {}", self.name, self.output());
-            }
+            self.check()?;
             if TcpStream::connect_timeout(&address, POLL).is_ok() {
                 return Ok(());
             }
@@ -98,6 +96,18 @@ impl Process {
             self.name,
             self.output()
         )
+    }
+
+    /// That the process has not ended.
+    ///
+    /// # Errors
+    ///
+    /// It has; with its status and what it printed.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        match self.child.try_wait().context("wait")? {
+            None => Ok(()),
+            Some(status) => bail!("{} ended ({status}): {}", self.name, self.output()),
+        }
     }
 
     /// The process and its descendants.

@@ -95,6 +95,7 @@ fn write_verdict(text: &mut String, record: &Record) -> fmt::Result {
         let verdict = match summary.verdict() {
             Some(true) => "met",
             Some(false) => "**missed**",
+            None if summary.row.target().is_some() => "too few windows",
             None => "",
         };
         let (row, peer, ratio) = (summary.row.name(), peer.name(), shown(&ratio, 3));

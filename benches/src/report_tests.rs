@@ -60,24 +60,32 @@ fn window(row: Row, round: u32, contender: Contender, used: u64) -> Window {
     }
 }
 
-/// Two rounds; the router's ratio to NGINX is 0.5 and 0.9, to HAProxy 2.0 and 1.0.
+/// Six rounds; the router's ratio to NGINX is 0.5 and 0.9 in turn, to HAProxy 2.0 and 1.0.
 fn three(row: Row) -> Record {
-    record(vec![
-        window(row, 0, Contender::Router, 1_000_000),
-        window(row, 0, Contender::Nginx, 2_000_000),
-        window(row, 0, Contender::Haproxy, 500_000),
-        window(row, 1, Contender::Haproxy, 1_800_000),
-        window(row, 1, Contender::Router, 1_800_000),
-        window(row, 1, Contender::Nginx, 2_000_000),
-    ])
+    let even = |round| {
+        [
+            window(row, round, Contender::Router, 1_000_000),
+            window(row, round, Contender::Nginx, 2_000_000),
+            window(row, round, Contender::Haproxy, 500_000),
+        ]
+    };
+    let odd = |round| {
+        [
+            window(row, round, Contender::Haproxy, 1_800_000),
+            window(row, round, Contender::Router, 1_800_000),
+            window(row, round, Contender::Nginx, 2_000_000),
+        ]
+    };
+    let rounds = [even(0), odd(1), even(2), odd(3), even(4), odd(5)];
+    record(rounds.into_iter().flatten().collect())
 }
 
 #[test]
 fn a_row_shows_cost_rate_share_and_ratio() {
     let text = document(&three(Row::H1));
-    let expected = "| nginx | 20.00 (20.00 to 20.00) | 10000 | 20 % | 0.700 (0.500 to 0.900) | 2 |";
+    let expected = "| nginx | 20.00 (20.00 to 20.00) | 10000 | 20 % | 0.700 (0.500 to 0.900) | 6 |";
     assert!(text.contains(expected), "{text}");
-    let expected = "| router | 14.00 (10.00 to 18.00) | 10000 | 14 % |  | 2 |";
+    let expected = "| router | 14.00 (10.00 to 18.00) | 10000 | 14 % |  | 6 |";
     assert!(text.contains(expected), "{text}");
 }
 
@@ -97,6 +105,17 @@ fn the_best_peer_is_the_one_that_costs_least_and_decides() {
         text.contains("| h1 | nginx | 0.700 (0.500 to 0.900) | 1.00 | met |"),
         "{text}"
     );
+}
+
+#[test]
+fn a_missing_window_leaves_the_verdict_open() {
+    let mut record = three(Row::H1);
+    record
+        .windows
+        .retain(|window| window.contender != Contender::Nginx || window.round < 4);
+    let text = document(&record);
+    let expected = "| h1 | haproxy | 1.500 (1.000 to 2.000) | 1.00 | too few windows |";
+    assert!(text.contains(expected), "{text}");
 }
 
 #[test]
@@ -127,7 +146,7 @@ fn without_the_router_there_is_no_verdict() {
     let text = document(&record);
     assert!(!text.contains("Verdict"), "{text}");
     assert!(
-        text.contains("| nginx | 20.00 (20.00 to 20.00) | 10000 | 20 % |  | 2 |"),
+        text.contains("| nginx | 20.00 (20.00 to 20.00) | 10000 | 20 % |  | 6 |"),
         "{text}"
     );
 }

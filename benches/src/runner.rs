@@ -173,7 +173,10 @@ impl Rig {
         for round in 0..self.record.settings.rounds {
             progress(row, round, self.record.settings.rounds);
             for turn in rotated(self.standing.len(), round) {
-                let standing = &self.standing[turn];
+                let standing = &mut self.standing[turn];
+                // A contender that dies makes no comparison; it makes a bug report.
+                standing.process.check()?;
+                let standing = &*standing;
                 let measure = || window(row, round, requests, standing);
                 check(&self.interrupted)?;
                 attempt(&mut self.record, row, round, standing.contender, measure);
@@ -341,8 +344,11 @@ fn build(bench: &RouterBench, contenders: &[Contender]) -> Result<Built> {
         }
         cargo_build(package, name)
     };
+    // `./x bench` has built the router already and says where.
+    let given = std::env::var_os("GATEHOUSE_ROUTER").map(PathBuf::from);
+    let given = bench.router.clone().or(given);
     Ok(Built {
-        router: program(&bench.router, Contender::Router, "router", "router")?,
+        router: program(&given, Contender::Router, "router", "router")?,
         rival: program(
             &bench.rival,
             Contender::Pingora,

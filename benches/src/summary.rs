@@ -5,6 +5,9 @@ use crate::record::{Record, Window};
 use crate::row::{Row, Unit};
 use crate::statistics::{Spread, paired_ratios};
 
+/// Fewer say little about a spread.
+pub(crate) const ROUNDS_FOR_A_VERDICT: usize = 5;
+
 /// One row of the bench; only rows that were run have one.
 #[derive(Debug, PartialEq)]
 pub(crate) struct RowSummary {
@@ -45,10 +48,16 @@ impl RowSummary {
             .collect()
     }
 
-    /// Whether the target holds for the median; `None` without a target or a ratio.
+    /// Whether the target holds for the median; `None` without a target, without a ratio, or when
+    /// somebody has fewer than [`ROUNDS_FOR_A_VERDICT`] windows.
     pub(crate) fn verdict(&self) -> Option<bool> {
         let (_, ratio) = self.best_peer?;
-        Some(ratio.median <= self.row.target()?)
+        let target = self.row.target()?;
+        let enough = self
+            .lines
+            .iter()
+            .all(|line| line.windows >= ROUNDS_FOR_A_VERDICT);
+        enough.then_some(ratio.median <= target)
     }
 
     fn of_row(record: &Record, row: Row) -> Option<Self> {

@@ -6,7 +6,10 @@
 
 #![forbid(unsafe_code)]
 
+pub mod admin;
+pub mod cli;
 pub mod control;
+pub mod explain;
 pub(crate) mod forward;
 pub mod http1;
 pub(crate) mod listen;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::load::Done;
 use crate::process;
@@ -52,9 +52,9 @@ pub(crate) fn run(plan: &Plan) -> Result<Done> {
     ensure!(output.status.success(), "h2load: {}\n{text}", output.status);
     let summary =
         Summary::parse(&text).with_context(|| format!("unread h2load output:\n{text}"))?;
-    summary
-        .check(plan)
-        .with_context(|| text.clone().into_owned())?;
+    if let Err(reason) = summary.check(plan) {
+        bail!("{reason}\n{text}");
+    }
     Ok(Done {
         requests: plan.requests,
         wall: summary.wall.unwrap_or(wall),

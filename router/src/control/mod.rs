@@ -7,10 +7,11 @@
 pub mod build;
 mod change;
 mod intern;
+pub mod listing;
 pub mod load;
 mod publish;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod watch;
 
 pub use publish::{Control, Outcome, ReloadReport, Status};

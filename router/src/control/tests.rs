@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tempfile::TempDir;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::build::build_once;
 use super::watch::{WatchOptions, watch};
@@ -92,16 +93,9 @@ fn the_errors_of_all_files_come_at_once() {
         "routes.d/twice.yaml",
         &routes("other", "www.example.org", "127.0.0.1:1"),
     );
-    files.write(
-        "routes.d/ca.yaml",
-        &format!(
-            "{}",
-            routes("third", "third.example.org", "127.0.0.1:1").replace(
-                "\"]\n",
-                "\"]\n    tls:\n      server_name: x.example\n      ca: ../nowhere.pem\n"
-            )
-        ),
-    );
+    let tls = "\"]\n    tls:\n      server_name: x.example\n      ca: ../nowhere.pem\n";
+    let text = routes("third", "third.example.org", "127.0.0.1:1").replace("\"]\n", tls);
+    files.write("routes.d/ca.yaml", &text);
     fs::set_permissions(
         files.path("certs/site.key"),
         fs::Permissions::from_mode(0o644),
@@ -306,7 +300,8 @@ fn watched(files: &Files, poll: Duration, change: impl FnOnce(), done: impl Fn(&
         poll,
     };
     runtime.block_on(async {
-        let task = tokio::spawn(watch(Arc::clone(&control), options));
+        let hangup = signal(SignalKind::hangup()).unwrap();
+        let task = tokio::spawn(watch(Arc::clone(&control), hangup, options));
         // Let it set its watches.
         tokio::time::sleep(Duration::from_millis(50)).await;
         change();

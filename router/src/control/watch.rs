@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
@@ -47,13 +47,9 @@ const MOST_DEBOUNCES: u32 = 10;
 /// tens of milliseconds; then it happens every ten seconds or so instead of every five.
 const POLL_SHARE: u32 = 200;
 
-/// Reloads on SIGHUP and when files changed; ends when the runtime does. Files are read on threads
-/// of the runtime's blocking pool.
-///
-/// # Errors
-/// When SIGHUP cannot be listened for. Without inotify it goes on by polling, and says so.
-pub async fn watch(control: Arc<Control>, options: WatchOptions) -> io::Result<()> {
-    let mut hangup = signal(SignalKind::hangup())?;
+/// Reloads on `hangup` (SIGHUP) and when files changed; ends when the runtime does. Files are read
+/// on threads of the runtime's blocking pool. Without inotify it goes on by polling, and says so.
+pub async fn watch(control: Arc<Control>, mut hangup: Signal, options: WatchOptions) {
     // One place is enough: a hint says that there is something to look at, not what.
     let (hint, mut hints) = mpsc::channel(1);
     let mut watches = Watches::new(hint);

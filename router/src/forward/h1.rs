@@ -455,7 +455,7 @@ impl<C: AsyncBufRead + AsyncWrite + Unpin> Connection<C> {
 
 /// The protocol a request may switch to, if it asks for one that the configuration lists. A
 /// request with a body, or of HTTP/1.0, goes on as plain HTTP.
-fn allowed_upgrade<'b>(request: &RequestHead<'_, 'b>, allowed: &[String]) -> Option<&'b str> {
+pub(crate) fn allowed_upgrade<'b>(request: &RequestHead<'_, 'b>, allowed: &[String]) -> Option<&'b str> {
     let wanted = request.upgrade?;
     let fits = request.version == Version::Http11
         && matches!(request.framing, Framing::None)

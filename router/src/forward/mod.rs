@@ -19,5 +19,6 @@ mod upgrade;
 
 pub(crate) use client::Client;
 pub(crate) use flow::{MOST_BYTES, READ_BYTES};
-pub(crate) use h1::request_line;
+pub(crate) use h1::{allowed_upgrade, request_line};
+pub(crate) use request::decide;
 pub(crate) use respond::Answer;

@@ -4,6 +4,7 @@
 //! own, and a thread apart formats what they hand over in batches.
 
 pub mod access_log;
+mod counters;
 pub mod logging;
 pub mod metrics;
 mod prometheus;

@@ -1,0 +1,158 @@
+//! The command line: what can be asked of the `router` program.
+
+mod check;
+mod explain;
+mod notify;
+mod output;
+mod routes;
+mod run;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Everything went well.
+const OK: u8 = 0;
+/// The files are refused, or the router failed. clap itself ends with 2 on bad usage.
+const FAILED: u8 = 1;
+
+const ABOUT: &str = "\
+The HTTPS edge of many tenant clusters: ends TLS, finds the owner of each request's host, forwards \
+it to one of the owner's endpoints.
+
+A configuration is one file, router.yaml. It names a folder of certificates (NAME.crt, NAME.key) \
+and the route files, one per tenant:
+
+    certificates:
+      directory: certs
+    routes:
+      - routes.d
+
+    # routes.d/acme.yaml
+    tenant: acme
+    upstreams:
+      workers:
+        endpoints: [\"10.0.7.21:31380\", \"10.0.7.22:31380\"]
+    routes:
+      - host: \"*.acme.example.org\"
+        upstream: workers";
+
+const EXAMPLES: &str = "\
+Examples:
+  router check --config router.yaml
+      Everything that is wrong with any file, at once.
+  router run --config router.yaml
+      Serve. SIGHUP or a changed file reloads, SIGTERM drains.
+  router explain https://shop.acme.example.org/cart --config router.yaml
+      Which certificate, which rule, which endpoints, which fields, and why.
+
+Exit codes: 0 well, 1 refused or failed, 2 wrong usage.";
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "router",
+    version,
+    about = "The HTTPS edge of many tenant clusters"
+)]
+#[command(long_about = ABOUT, after_help = EXAMPLES, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve until told to stop
+    ///
+    /// Reloads on SIGHUP and when a file changes, without cutting a connection; a file that is
+    /// refused changes nothing and is logged with the reason. SIGTERM and SIGINT drain: no new
+    /// connections, each old one ends with the request it is in, at the latest after
+    /// timeouts.drain. A second signal ends at once. The log goes to stderr, the access log to
+    /// stdout.
+    Run(run::RunArgs),
+    /// Tell everything that is wrong with a configuration
+    ///
+    /// Reads what `run` would read, certificates included, and serves nothing. Ends with 1 if `run`
+    /// would refuse it.
+    Check(check::CheckArgs),
+    /// List the rules in the order of matching
+    Routes(routes::RoutesArgs),
+    /// Tell what happens to a URL, and why
+    ///
+    /// Calls the same functions as the running router. Without a scheme the URL is https.
+    Explain(explain::ExplainArgs),
+}
+
+/// Which configuration.
+#[derive(Debug, Args)]
+struct ConfigArgs {
+    /// The configuration; relative paths in it start at its folder
+    #[arg(long, short, value_name = "FILE", default_value = "router.yaml")]
+    config: PathBuf,
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    // Fails if there is one already; then somebody chose another on purpose.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let result = match Cli::parse().command {
+        Command::Run(args) => run::run(&args),
+        Command::Check(args) => check::check(&args),
+        Command::Routes(args) => routes::routes(&args),
+        Command::Explain(args) => explain::explain(&args),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            output::complain(&format!("router: {error:#}\n"));
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn wrong_usage_ends_with_2() {
+        for line in [
+            &["router"][..],
+            &["router", "serve"],
+            &["router", "explain"],
+            &["router", "run", "--log-format", "xml"],
+            &["router", "explain", "a.example", "--client", "here"],
+        ] {
+            let error = Cli::try_parse_from(line).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn help_teaches_with_examples() {
+        let help = Cli::command().render_long_help().to_string();
+        assert!(help.contains("router explain https://") && help.contains("tenant: acme"));
+    }
+
+    #[test]
+    fn the_examples_of_help_parse() {
+        let lines = EXAMPLES
+            .lines()
+            .filter_map(|line| line.strip_prefix("  router "));
+        let mut count = 0;
+        for line in lines {
+            let words = std::iter::once("router").chain(line.split(' '));
+            Cli::try_parse_from(words).unwrap();
+            count += 1;
+        }
+        assert_eq!(count, 3);
+    }
+}

@@ -1,0 +1,144 @@
+//! `router run`: everything is started here, and ended.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context as _;
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::check::failure;
+use super::notify::{READY, STOPPING, notify};
+use super::{ConfigArgs, FAILED, OK, output};
+use crate::admin::{self, Admin};
+use crate::control::Control;
+use crate::control::watch::{WatchOptions, watch};
+use crate::observe::logging::{self, LogFormat};
+use crate::observe::metrics::Registry;
+use crate::worker::{self, Drain};
+
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// How log lines are written; auto is text on a terminal and JSON elsewhere
+    #[arg(long, value_enum, default_value_t)]
+    log_format: LogFormat,
+    /// What is logged, as in RUST_LOG, for example info,router::control=debug
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+}
+
+pub(super) fn run(args: &RunArgs) -> anyhow::Result<u8> {
+    let logs = logging::start(args.log_format, args.log.as_deref())?;
+    let result = serve(args, &logs);
+    logs.finish();
+    result
+}
+
+fn serve(args: &RunArgs, logs: &logging::Logs) -> anyhow::Result<u8> {
+    let registry = Arc::new(Registry::new(SystemTime::now()));
+    let control = match Control::start(&args.config.config, Arc::clone(&registry)) {
+        Ok(control) => Arc::new(control),
+        Err(errors) => {
+            output::complain(&failure(&errors));
+            return Ok(FAILED);
+        }
+    };
+    let config = control.started();
+    let admin = match config.admin {
+        None => None,
+        Some(address) => {
+            let what = || format!("admin page: cannot listen on {address}");
+            Some(admin::bind(address).with_context(what)?)
+        }
+    };
+    let workers = worker::start(control.published(), config, &registry, &logs.sender())?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        http = ?config.http.addresses,
+        https = ?config.https.addresses,
+        admin = config.admin.map(tracing::field::display),
+        "started"
+    );
+    let drain = workers.drain();
+    let page = Arc::new(Admin {
+        control: Arc::clone(&control),
+        registry,
+    });
+    // Ends with the process: it holds nothing that has to be put away.
+    std::thread::Builder::new()
+        .name("control".to_owned())
+        .spawn(move || control_thread(control, admin, page, drain))
+        .context("cannot start the control thread")?;
+    workers.join().context("a worker failed")?;
+    tracing::info!("stopped");
+    Ok(OK)
+}
+
+/// The control runtime: signals, file changes, the admin page.
+fn control_thread(
+    control: Arc<Control>,
+    listener: Option<std::net::TcpListener>,
+    page: Arc<Admin>,
+    drain: Drain,
+) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "no control runtime: the router stops");
+            return drain.begin(Duration::ZERO);
+        }
+    };
+    runtime.block_on(async {
+        // Before readiness is told: from then on somebody may send it, and it kills by default.
+        match signal(SignalKind::hangup()) {
+            Ok(hangup) => {
+                let watching = watch(Arc::clone(&control), hangup, WatchOptions::default());
+                drop(tokio::spawn(watching));
+            }
+            Err(error) => tracing::error!(%error, "reloading does not work"),
+        }
+        if let Some(listener) = listener {
+            tokio::spawn(async move {
+                if let Err(error) = admin::serve(listener, page).await {
+                    tracing::error!(%error, "the admin page does not work");
+                }
+            });
+        }
+        if let Err(error) = stop_on_signal(&control, &drain).await {
+            tracing::error!(%error, "signals cannot be listened for: the router stops");
+            drain.begin(Duration::ZERO);
+        }
+        // The admin page tells of the drain until the process ends.
+        pending::<()>().await;
+    });
+}
+
+/// Drains at the first SIGTERM or SIGINT, ends at the second.
+async fn stop_on_signal(control: &Control, drain: &Drain) -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    // Only now, so that a signal that follows at once is heeded.
+    notify(READY);
+    let mut wait = async || {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    wait().await;
+    let patience = control.published().load().settings.timeouts.drain;
+    tracing::info!(deadline_s = patience.as_secs_f64(), "draining");
+    notify(STOPPING);
+    control.begin_drain();
+    drain.begin(patience);
+    wait().await;
+    tracing::warn!("second signal: ending at once");
+    drain.begin(Duration::ZERO);
+    Ok(())
+}
