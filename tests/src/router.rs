@@ -85,24 +85,27 @@ impl Router {
             namespace: namespace.cloned(),
             admin,
         };
-        for address in addresses.iter().chain([&admin]) {
-            let listening = wait::until(
-                &format!("the router to listen on {address}"),
-                wait::PATIENCE,
-                || {
-                    if router.process.ended().is_some() {
-                        return Some(false);
-                    }
-                    router.connect(*address).is_ok().then_some(true)
-                },
-            );
-            match listening {
-                Ok(true) => {}
-                Ok(false) => bail!("the router ended at once:\n{}", router.process.log()),
-                Err(error) => return Err(error.context(router.process.log())),
-            }
+        for address in addresses {
+            router.wait_until(&format!("listen on {address}"), |it| {
+                it.connect(*address).is_ok()
+            })?;
         }
+        // Who answers here heeds signals already; who merely listens may still be killed by one.
+        router.wait_until("say that it is healthy", |it| it.admin("/healthz").is_ok())?;
         Ok(router)
+    }
+
+    fn wait_until(&mut self, what: &str, done: impl Fn(&Self) -> bool) -> Result<()> {
+        let waited = wait::until(&format!("the router to {what}"), wait::PATIENCE, || {
+            (self.process.ended().is_some() || done(self)).then_some(())
+        });
+        if let Some(status) = self.process.ended() {
+            bail!(
+                "the router ended at once ({status}):\n{}",
+                self.process.log()
+            );
+        }
+        waited.with_context(|| format!("the router's log:\n{}", self.process.log()))
     }
 
     /// A plain connection to it, made where it runs.

@@ -93,19 +93,19 @@ fn a_bad_file_changes_nothing_and_says_why() {
         (
             "an unknown key",
             good.replace("upstream: workers", "upstraem: workers"),
-            &["acme.yaml:7", "upstraem"][..],
+            &["acme.yaml:8", "upstraem"][..],
         ),
         (
             "an upstream that is not there",
             good.replace("upstream: workers", "upstream: wokers"),
-            &["acme.yaml:7", "wokers"],
+            &["acme.yaml:8", "wokers"],
         ),
         (
             "a bad address",
             good.replace(":9001", ":99999"),
             &["acme.yaml:5", "endpoints"],
         ),
-        ("no YAML", "tenant: [".to_owned(), &["acme.yaml:1"]),
+        ("no YAML", "tenant: [".to_owned(), &["acme.yaml:2"]),
         ("an empty file", String::new(), &["acme.yaml"]),
     ] {
         let before = router.log().len();
