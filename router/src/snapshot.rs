@@ -60,6 +60,8 @@ impl Settings {
 
     /// Whether the forwarding headers of `peer` are kept.
     pub(crate) fn trusts(&self, peer: IpAddr) -> bool {
-        self.trusted_proxies.iter().any(|range| range.contains(peer))
+        self.trusted_proxies
+            .iter()
+            .any(|range| range.contains(peer))
     }
 }

@@ -21,7 +21,10 @@ impl Attempts {
         settings: &Settings,
     ) -> Result<Lease, Answer> {
         loop {
-            match pools.http1(upstream, settings, &mut self.tried, self.again).await {
+            match pools
+                .http1(upstream, settings, &mut self.tried, self.again)
+                .await
+            {
                 Ok(lease) => return Ok(lease),
                 Err(NoEndpoint { last: None }) if !self.tried.is_empty() => {
                     // The only endpoint there is gets the second attempt, too.

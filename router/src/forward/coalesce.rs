@@ -185,12 +185,20 @@ mod tests {
         let mut buf = [0; 100];
         let mut read = ReadBuf::new(&mut buf);
         let mut cx = Context::from_waker(Waker::noop());
-        assert!(Pin::new(&mut far).poll_read(&mut cx, &mut read).is_pending());
+        assert!(
+            Pin::new(&mut far)
+                .poll_read(&mut cx, &mut read)
+                .is_pending()
+        );
         poll_fn(|cx| flusher.poll_flush(cx)).await.unwrap();
         let n = far.read(&mut buf).await.unwrap();
         assert_eq!(&buf[..n], b"answer".repeat(10));
         assert_eq!(flusher.0.borrow().io.1, 1);
-        assert_eq!(flusher.0.borrow().gathered.capacity(), 0, "an idle one holds no buffer");
+        assert_eq!(
+            flusher.0.borrow().gathered.capacity(),
+            0,
+            "an idle one holds no buffer"
+        );
     }
 
     #[tokio::test(flavor = "current_thread")]

@@ -110,7 +110,8 @@ impl Flow {
                     let decoded = self.decoder.decode(&self.inbox)?;
                     if let Event::Data(length) = decoded.event {
                         let end = decoded.consumed;
-                        self.outbox.extend_from_slice(&self.inbox[end - length..end]);
+                        self.outbox
+                            .extend_from_slice(&self.inbox[end - length..end]);
                     }
                     self.inbox.advance(decoded.consumed);
                     decoded.consumed

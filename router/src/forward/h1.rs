@@ -13,19 +13,21 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::attempts::Attempts;
 use super::client::Client;
-use super::exchange::{Exchange, Failure, Request, flows};
+use super::failure::Failure;
 use super::flow::Announced;
-use super::http2_upstream::{self, FromHttp1, FromHttp1Error};
+use super::h1_to_h1::{Exchange, Request, flows};
+use super::h1_to_h2::{FromHttp1, FromHttp1Error};
+use super::http2_upstream;
 use super::log::Transaction;
 use super::request::decide;
 use super::respond::Answer;
 use super::upgrade;
-use crate::http1::body::BodyDecoder;
 use crate::http1::FieldSlots;
+use crate::http1::body::BodyDecoder;
 use crate::http1::head::{Framing, RequestHead, Version, parse_request};
-use crate::http1::scan::HeadScanner;
 use crate::http1::response::RequestKind;
 use crate::http1::rewrite::{self, Forwarding};
+use crate::http1::scan::HeadScanner;
 use crate::observe::access_log::RequestLine;
 use crate::observe::metrics::ClientProtocol;
 use crate::route::RouteTarget;
@@ -160,11 +162,16 @@ impl<C: AsyncBufRead + AsyncWrite + Unpin> Connection<C> {
         let (head, idle, limits) = {
             let snapshot = self.worker.snapshot();
             let settings = &snapshot.settings;
-            (settings.timeouts.request_head, settings.timeouts.client_idle, settings.head_limits())
+            (
+                settings.timeouts.request_head,
+                settings.timeouts.client_idle,
+                settings.head_limits(),
+            )
         };
         // The deadline of a head that has begun runs on.
         if seen.is_none() {
-            self.timer.set(if self.input.is_empty() { idle } else { head });
+            self.timer
+                .set(if self.input.is_empty() { idle } else { head });
         }
         while self.input.len() <= seen.unwrap_or(0) || !scanner.ready(&self.input, &limits) {
             let started = !self.input.is_empty();
@@ -306,7 +313,11 @@ impl<C: AsyncBufRead + AsyncWrite + Unpin> Connection<C> {
             log.attempted(&worker, lease.address(), lease.reused);
             let (mut request, response) = flows(
                 std::mem::take(&mut self.input),
-                [worker.buffers.take(), worker.buffers.take(), worker.buffers.take()],
+                [
+                    worker.buffers.take(),
+                    worker.buffers.take(),
+                    worker.buffers.take(),
+                ],
             );
             request.outbox.extend_from_slice(&self.head);
             let announced = match plan.framing {
@@ -417,7 +428,8 @@ impl<C: AsyncBufRead + AsyncWrite + Unpin> Connection<C> {
         let mut out = self.worker.buffers.take();
         answer.write_http1(&self.worker.date(), self.head_only, close, &mut out);
         log.answered(&self.worker, answer, out.len());
-        self.timer.set(self.worker.snapshot().settings.timeouts.body_idle);
+        self.timer
+            .set(self.worker.snapshot().settings.timeouts.body_idle);
         let sent = tokio::select! {
             sent = async {
                 self.io.write_all(&out).await?;
@@ -456,7 +468,10 @@ impl<C: AsyncBufRead + AsyncWrite + Unpin> Connection<C> {
 
 /// The protocol a request may switch to, if it asks for one that the configuration lists. A
 /// request with a body, or of HTTP/1.0, goes on as plain HTTP.
-pub(crate) fn allowed_upgrade<'b>(request: &RequestHead<'_, 'b>, allowed: &[String]) -> Option<&'b str> {
+pub(crate) fn allowed_upgrade<'b>(
+    request: &RequestHead<'_, 'b>,
+    allowed: &[String],
+) -> Option<&'b str> {
     let wanted = request.upgrade?;
     let fits = request.version == Version::Http11
         && matches!(request.framing, Framing::None)
@@ -475,21 +490,5 @@ pub(crate) fn request_line<'a>(request: &RequestHead<'_, 'a>) -> RequestLine<'a>
         host: request.host.text.as_bytes(),
         path: request.path.as_bytes(),
         user_agent: agent.map_or(b"", |field| field.value),
-    }
-}
-
-impl Failure {
-    /// What the client is told, if it has not been told anything yet.
-    pub(crate) fn answer(&self) -> Answer {
-        match self {
-            Self::ClientGone => Answer::new(499, "client-gone"),
-            Self::ClientBody(fault) => Answer::new(400, fault.reason()),
-            Self::ClientStalled => Answer::new(408, "client-stalled"),
-            Self::UpstreamGone => Answer::new(502, "upstream-gone"),
-            Self::UpstreamHead(fault) => Answer::new(502, fault.reason()),
-            Self::UpstreamBody(fault) => Answer::new(502, fault.reason()),
-            Self::UpstreamProtocol(reason) => Answer::new(502, reason),
-            Self::UpstreamStalled => Answer::new(504, "upstream-stalled"),
-        }
     }
 }

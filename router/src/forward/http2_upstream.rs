@@ -1,26 +1,18 @@
 //! Requests to endpoints that speak HTTP/2: hyper's client carries them, from either mouth.
 
-use bytes::{Buf, Bytes, BytesMut};
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response, Uri, Version as HttpVersion};
-use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::mpsc;
+use http::{Method, Request, Response, Uri, Version as HttpVersion};
+use hyper::body::Incoming;
 
-use super::exchange::{Failure, Request as Facts};
-use super::flow::READ_BYTES;
+use super::failure::Failure;
 use super::log::Transaction;
 use super::respond::Answer;
-use crate::http1::body::{self, BodyDecoder, Decoded, Event};
-use crate::http1::head::{Framing, Version};
+use crate::http1::head::Framing;
 use crate::http1::rewrite::{self, FieldSink, Forwarding};
-use crate::http1::response::RequestKind;
 use crate::route::RouteTarget;
 use crate::snapshot::Settings;
-use crate::upstream::{Active, OutBody, OutFrame, Tried};
+use crate::upstream::{Active, OutBody, Tried};
 use crate::worker::Worker;
-use crate::worker::timers::Timer;
 
 /// A request's head as HTTP/2 wants it (RFC 9113, section 8.3.1). Fields follow the same policy as
 /// towards HTTP/1.1; framing fields other than a length have no place.
@@ -44,9 +36,10 @@ pub(crate) fn head<'a>(
     *request.version_mut() = HttpVersion::HTTP_2;
     rewrite::request_fields(fields, forwarding, request.headers_mut());
     if let Framing::Length(length) = framing {
-        request
-            .headers_mut()
-            .field(b"content-length", itoa::Buffer::new().format(length).as_bytes());
+        request.headers_mut().field(
+            b"content-length",
+            itoa::Buffer::new().format(length).as_bytes(),
+        );
     }
     Ok(request.into_parts().0)
 }
@@ -98,210 +91,4 @@ pub(crate) async fn send(
             }
         }
     }
-}
-
-/// A client of HTTP/1 whose request goes to an endpoint of HTTP/2.
-pub(crate) struct FromHttp1<'a, C> {
-    pub(crate) io: &'a mut C,
-    pub(crate) input: &'a mut BytesMut,
-    pub(crate) timer: &'a Timer,
-    pub(crate) settings: &'a Settings,
-    pub(crate) framing: Framing,
-    pub(crate) facts: Facts,
-}
-
-impl<C: AsyncRead + AsyncWrite + Unpin> FromHttp1<'_, C> {
-    /// Runs the exchange. `Ok` says whether the client's connection may carry another request.
-    pub(crate) async fn run(
-        self,
-        worker: &Worker,
-        target: &RouteTarget,
-        parts: &Parts,
-        log: &mut Transaction,
-    ) -> Result<bool, FromHttp1Error> {
-        let (mut reader, mut writer) = tokio::io::split(self.io);
-        let (sender, receiver) = mpsc::channel(1);
-        let bodyless = matches!(self.framing, Framing::None);
-        let body = (!bodyless).then_some(OutBody::Channel(receiver));
-        let idle = self.settings.timeouts.body_idle;
-        let mut received = 0;
-        let pump = pump(&mut reader, self.input, self.framing, sender, &mut received);
-        let mut pump = Box::pin(pump);
-        let mut pumped = bodyless;
-        let sent = send(worker, target, self.settings, parts, body, log);
-        let mut sent = Box::pin(sent);
-        self.timer.set(idle);
-        let (response, _active) = loop {
-            tokio::select! {
-                biased;
-                answer = &mut sent => break answer.map_err(FromHttp1Error::Answer)?,
-                ended = &mut pump, if !pumped => {
-                    ended.map_err(FromHttp1Error::unanswered)?;
-                    pumped = true;
-                }
-            }
-        };
-        drop(sent);
-        let version = self.facts.version;
-        let (head, mut answer) = response.into_parts();
-        let has_no_body = self.facts.kind == RequestKind::Head || answer.is_end_stream();
-        let length = head.headers.contains_key(http::header::CONTENT_LENGTH);
-        let chunked = !has_no_body && !length && version == Version::Http11;
-        let to_close = !has_no_body && !length && version == Version::Http10;
-        let persistent =
-            self.facts.persistent && pumped && !to_close && !worker.is_draining();
-        let mut out = worker.buffers.take();
-        write_head(&head, chunked, persistent, &mut out);
-        log.transferred(Some(head.status.as_u16()), 0, 0);
-        let mut sent_bytes = 0;
-        let result = loop {
-            self.timer.set(self.settings.timeouts.body_idle);
-            let written = tokio::select! {
-                written = async {
-                    writer.write_all(&out).await?;
-                    writer.flush().await
-                } => written.is_ok(),
-                () = self.timer.expired() => false,
-            };
-            out.clear();
-            if !written {
-                break Err(Failure::ClientGone);
-            }
-            self.timer.set(self.settings.timeouts.response_idle);
-            let frame = loop {
-                tokio::select! {
-                    biased;
-                    frame = answer.frame() => break Some(frame),
-                    ended = &mut pump, if !pumped => match ended {
-                        Ok(()) => pumped = true,
-                        Err(_) => break None,
-                    },
-                    () = self.timer.expired() => break None,
-                }
-            };
-            match frame {
-                Some(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(data) if has_no_body || data.is_empty() => {}
-                    Ok(data) => {
-                        sent_bytes += data.len() as u64;
-                        if chunked {
-                            body::write_chunk(&data, &mut out);
-                        } else {
-                            out.extend_from_slice(&data);
-                        }
-                    }
-                    Err(frame) => {
-                        if let (true, Ok(trailers)) = (chunked, frame.into_trailers()) {
-                            let fields = super::stream::fields(&trailers)
-                                .filter(|(name, _)| !crate::http1::is_forbidden_in_trailers(name));
-                            body::write_last_chunk(fields, &mut out);
-                            let done = writer.write_all(&out).await.is_ok()
-                                && writer.flush().await.is_ok();
-                            break if done { Ok(persistent) } else { Err(Failure::ClientGone) };
-                        }
-                    }
-                },
-                Some(None) => {
-                    if chunked {
-                        body::write_last_chunk(std::iter::empty(), &mut out);
-                    }
-                    let done =
-                        writer.write_all(&out).await.is_ok() && writer.flush().await.is_ok();
-                    break if done { Ok(persistent) } else { Err(Failure::ClientGone) };
-                }
-                Some(Some(Err(_))) => break Err(Failure::UpstreamGone),
-                None => break Err(Failure::UpstreamStalled),
-            }
-        };
-        drop(pump);
-        log.transferred(None, received, sent_bytes);
-        worker.buffers.give(out);
-        result.map_err(FromHttp1Error::Begun)
-    }
-}
-
-/// How an exchange from HTTP/1 to HTTP/2 failed.
-pub(crate) enum FromHttp1Error {
-    /// Nothing has been answered: this is the answer.
-    Answer(Answer),
-    /// The client has seen a part of the answer, or is gone.
-    Begun(Failure),
-}
-
-impl FromHttp1Error {
-    fn unanswered(failure: Failure) -> Self {
-        match failure {
-            Failure::ClientGone => Self::Begun(failure),
-            failure => Self::Answer(failure.answer()),
-        }
-    }
-}
-
-/// Reads the client's body and hands it over, piece by piece.
-async fn pump(
-    reader: &mut (impl AsyncRead + Unpin),
-    input: &mut BytesMut,
-    framing: Framing,
-    sender: mpsc::Sender<OutFrame>,
-    received: &mut u64,
-) -> Result<(), Failure> {
-    let mut decoder = BodyDecoder::request(framing);
-    let mut trailers = None;
-    loop {
-        let Decoded { consumed, event } = decoder.decode(input).map_err(Failure::ClientBody)?;
-        match event {
-            Event::Data(length) => {
-                input.advance(consumed - length);
-                let data: Bytes = input.split_to(length).freeze();
-                *received += length as u64;
-                if sender.send(OutFrame::Data(data)).await.is_err() {
-                    // The endpoint takes no more; its answer says why.
-                    return std::future::pending().await;
-                }
-                continue;
-            }
-            Event::End => {
-                let _ = sender.send(OutFrame::End(trailers)).await;
-                return Ok(());
-            }
-            Event::Trailers => {
-                let mut map = HeaderMap::new();
-                for (name, value) in decoder.trailers() {
-                    map.field(name, value);
-                }
-                trailers = Some(map);
-                input.advance(consumed);
-            }
-            Event::NeedMore => {
-                input.advance(consumed);
-                input.reserve(READ_BYTES);
-                match reader.read_buf(input).await {
-                    Ok(0) | Err(_) => return Err(Failure::ClientGone),
-                    Ok(_) => {}
-                }
-            }
-            Event::ChunkStart(_) | Event::ChunkEnd => input.advance(consumed),
-        }
-    }
-}
-
-fn write_head(
-    head: &http::response::Parts,
-    chunked: bool,
-    persistent: bool,
-    out: &mut BytesMut,
-) {
-    out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(head.status.as_str().as_bytes());
-    out.extend_from_slice(b" ");
-    out.extend_from_slice(head.status.canonical_reason().unwrap_or_default().as_bytes());
-    out.extend_from_slice(b"\r\n");
-    rewrite::response_fields(super::stream::fields(&head.headers), out);
-    if chunked {
-        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
-    }
-    if !persistent {
-        out.extend_from_slice(b"Connection: close\r\n");
-    }
-    out.extend_from_slice(b"\r\n");
 }

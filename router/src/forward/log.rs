@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Instant, SystemTime};
 
 use super::client::Client;
-use super::exchange::Failure;
+use super::failure::Failure;
 use super::respond::Answer;
 use crate::observe::access_log::{Record, RequestLine};
 use crate::observe::metrics::{ClientProtocol, UpstreamConnection};

@@ -1,15 +1,21 @@
 //! The request path: a client's request in, an endpoint's answer out.
 //!
-//! `h1` and `h2` are the mouths; `request` decides; `exchange` and `stream` carry one request and
-//! its answer over HTTP/1.1, `upgrade` what follows a switch of protocols.
+//! `h1` and `h2` are the mouths, `stream` is one stream of the latter; `request` decides. Then four
+//! files carry a request and its answer, one for each pair of versions (`h1_to_h1` to `h2_to_h2`:
+//! client first), and `upgrade` what follows a switch of protocols.
 
 mod attempts;
 mod client;
 mod coalesce;
-mod exchange;
+mod failure;
 mod flow;
 pub(crate) mod h1;
+mod h1_to_h1;
+mod h1_to_h2;
 pub(crate) mod h2;
+mod h2_request;
+mod h2_to_h1;
+mod h2_to_h2;
 mod http2_upstream;
 mod log;
 mod request;

@@ -49,7 +49,10 @@ impl Redirect {
         let mut scanner = HeadScanner::default();
         let (timeouts, limits) = {
             let snapshot = self.worker.snapshot();
-            (snapshot.settings.timeouts.clone(), snapshot.settings.head_limits())
+            (
+                snapshot.settings.timeouts.clone(),
+                snapshot.settings.head_limits(),
+            )
         };
         self.timer.set(timeouts.client_idle);
         let mut goes_on = true;
@@ -123,12 +126,24 @@ impl Redirect {
             let close = !request.persistent
                 || !matches!(request.framing, Framing::None)
                 || self.worker.is_draining();
-            write(settings, request.host.name, request.path, &date, close, &mut self.output);
+            write(
+                settings,
+                request.host.name,
+                request.path,
+                &date,
+                close,
+                &mut self.output,
+            );
             self.worker.metrics.redirects.increment();
             if settings.access_log {
                 let line = request_line(&request);
-                let mut record =
-                    Record::new(SystemTime::now(), self.peer, ClientProtocol::Http1, None, line);
+                let mut record = Record::new(
+                    SystemTime::now(),
+                    self.peer,
+                    ClientProtocol::Http1,
+                    None,
+                    line,
+                );
                 record.status = settings.redirect.code();
                 self.worker.log.borrow_mut().push(record);
             }
@@ -160,14 +175,7 @@ impl Redirect {
 
 /// Writes a redirect to the same host, path and query under https. `host` and `path` have passed
 /// the parser: no byte in them can end a line.
-fn write(
-    settings: &Settings,
-    host: &str,
-    path: &str,
-    date: &str,
-    close: bool,
-    out: &mut BytesMut,
-) {
+fn write(settings: &Settings, host: &str, path: &str, date: &str, close: bool, out: &mut BytesMut) {
     out.extend_from_slice(match settings.redirect {
         RedirectStatus::MovedPermanently => b"HTTP/1.1 301 Moved Permanently\r\nlocation: https://",
         RedirectStatus::PermanentRedirect => {

@@ -33,10 +33,13 @@ impl Balance for LeastOfTwo {
             _ => {
                 let first = (random as u32) as usize % usable;
                 // From the others, so that the two are never the same.
-                let second =
-                    (first + 1 + (random >> 32) as usize % (usable - 1)) % usable;
+                let second = (first + 1 + (random >> 32) as usize % (usable - 1)) % usable;
                 let (first, second) = (nth(first)?, nth(second)?);
-                Some(if load(second).active < load(first).active { second } else { first })
+                Some(if load(second).active < load(first).active {
+                    second
+                } else {
+                    first
+                })
             }
         }
     }
@@ -51,7 +54,10 @@ mod tests {
     fn the_idler_of_two_wins() {
         let active = [5, 1];
         for random in [0, 1, u64::MAX, 0x1234_5678_9abc_def0] {
-            let load = |i: usize| Load { active: active[i], excluded: false };
+            let load = |i: usize| Load {
+                active: active[i],
+                excluded: false,
+            };
             assert_eq!(LeastOfTwo.choose(2, load, random), Some(1));
         }
     }

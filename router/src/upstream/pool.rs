@@ -370,8 +370,5 @@ fn is_quiet(stream: &mut Stream) -> bool {
     let mut cx = Context::from_waker(Waker::noop());
     let mut byte = [0; 1];
     let mut buf = ReadBuf::new(&mut byte);
-    matches!(
-        Pin::new(stream).poll_read(&mut cx, &mut buf),
-        Poll::Pending
-    )
+    matches!(Pin::new(stream).poll_read(&mut cx, &mut buf), Poll::Pending)
 }

@@ -168,7 +168,10 @@ mod tests {
         let timer = timers.timer();
         timer.set(Duration::from_secs(1));
         timers.tick(timers.started + Duration::from_millis(1050));
-        assert!(!poll(&timer), "fired within a tick of its deadline: too early");
+        assert!(
+            !poll(&timer),
+            "fired within a tick of its deadline: too early"
+        );
         timers.tick(timers.started + Duration::from_millis(1200));
         assert!(poll(&timer));
         assert!(poll(&timer), "an expired deadline stays expired");

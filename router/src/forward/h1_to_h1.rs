@@ -16,11 +16,12 @@ use std::task::{Context, Poll};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncBufRead, AsyncWrite};
 
+use super::failure::Failure;
 use super::flow::{Announced, Flow};
 use crate::http1::FieldSlots;
-use crate::http1::body::{BodyDecoder, BodyFault};
+use crate::http1::body::BodyDecoder;
 use crate::http1::head::Version;
-use crate::http1::response::{Fault, RequestKind, ResponseFraming, parse_response};
+use crate::http1::response::{RequestKind, ResponseFraming, parse_response};
 use crate::http1::rewrite::{self, ClientPersistence};
 use crate::snapshot::Settings;
 use crate::upstream::Stream;
@@ -82,27 +83,6 @@ pub(crate) struct End {
     pub(crate) client_persistent: bool,
     /// The endpoint's connection may carry another request.
     pub(crate) upstream_persistent: bool,
-}
-
-/// How an exchange failed. The endpoint's connection is of no more use then.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    /// The client closed or reset its connection.
-    ClientGone,
-    /// The client's body breaks the rules of framing.
-    ClientBody(BodyFault),
-    /// The client neither sent its body nor took the answer.
-    ClientStalled,
-    /// The endpoint closed or reset its connection.
-    UpstreamGone,
-    /// The endpoint's answer breaks the rules of framing.
-    UpstreamHead(Fault),
-    /// The endpoint's answer is well formed and yet no answer to this request.
-    UpstreamProtocol(&'static str),
-    /// The endpoint's body breaks the rules of framing.
-    UpstreamBody(BodyFault),
-    /// The endpoint did not answer, or did not take the request, in time.
-    UpstreamStalled,
 }
 
 impl<'a, C: AsyncBufRead + AsyncWrite + Unpin> Exchange<'a, C> {
@@ -191,7 +171,10 @@ impl<'a, C: AsyncBufRead + AsyncWrite + Unpin> Exchange<'a, C> {
             (Some(timeouts.body_idle), Failure::ClientStalled)
         } else if self.phase == Phase::Head {
             let patience = timeouts.response_head;
-            ((!patience.is_zero()).then_some(patience), Failure::UpstreamStalled)
+            (
+                (!patience.is_zero()).then_some(patience),
+                Failure::UpstreamStalled,
+            )
         } else {
             // A watch may say nothing for long; that is no stall.
             (Some(timeouts.response_idle), Failure::UpstreamStalled)
