@@ -279,13 +279,6 @@ impl Conversation {
         self.stream.write_all(bytes.as_ref())
     }
 
-    /// Closes so that the peer gets a reset instead of an orderly end.
-    pub fn reset(self: &mut Conversation) {
-        // Closing with unread bytes or a zero linger resets; shutdown of both halves with bytes
-        // still to come does so as well.
-        let _ = self.stream.shutdown(Shutdown::Both);
-    }
-
     fn fill(&mut self) -> io::Result<bool> {
         let mut chunk = [0; 64 * 1024];
         let length = match self.stream.read(&mut chunk) {
