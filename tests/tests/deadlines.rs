@@ -19,7 +19,7 @@ fn edge(label: &str) -> (Edge, Backend) {
     edge.more.push_str(SHORT);
     let backend = Backend::start(edge.port(9001), |client| {
         while let Some(head) = client.head()? {
-            if head.starts_with(b"GET /never") {
+            if head.windows(7).any(|part| part == b" /never") {
                 return client.until_closed();
             }
             client.send("HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n")?;
@@ -39,7 +39,7 @@ fn ask(edge: &Edge, version: &str, path: &str) -> String {
     Tool::new("curl")
         .args(["-sS", "--max-time", "60", version, "-w", " %{http_code}"])
         .args(edge.curl(HOST).unwrap())
-        .arg(format!("https://{HOST}{path}"))
+        .args([format!("https://{HOST}{path}")])
         .succeed()
         .unwrap()
 }
