@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use h2::client::{ResponseFuture, SendRequest};
+use h2::client::{Builder, ResponseFuture, SendRequest};
 use http::Request;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -59,6 +59,19 @@ impl H2Connection {
     /// # Errors
     /// If the connection or a handshake fails.
     pub async fn open(tls: &TlsClient, address: SocketAddr, name: &str) -> Result<Self> {
+        Self::open_as(&Builder::new(), tls, address, name).await
+    }
+
+    /// As [`H2Connection::open`], with settings of its own.
+    ///
+    /// # Errors
+    /// If the connection or a handshake fails.
+    pub async fn open_as(
+        settings: &Builder,
+        tls: &TlsClient,
+        address: SocketAddr,
+        name: &str,
+    ) -> Result<Self> {
         let tcp = TcpStream::connect(address).await?;
         let name = ServerName::try_from(name.to_owned())?;
         let stream = TlsConnector::from(tls.config()).connect(name, tcp).await?;
@@ -66,7 +79,7 @@ impl H2Connection {
         if chosen != Some(b"h2") {
             bail!("ALPN chose {chosen:?} instead of h2");
         }
-        let (requests, connection) = h2::client::handshake(stream).await?;
+        let (requests, connection) = settings.handshake(stream).await?;
         Ok(Self {
             requests,
             driver: tokio::spawn(connection),

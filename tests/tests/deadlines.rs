@@ -5,8 +5,10 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use harness::backend::Backend;
+use harness::backend::{Backend, OK};
+use harness::client::TlsClient;
 use harness::edge::{Edge, HOST};
+use harness::h2_client::{self, H2Connection};
 use harness::tool::Tool;
 
 /// Short against the answer below, long against a slow machine's hiccups between two bytes.
@@ -21,6 +23,10 @@ fn edge(label: &str) -> (Edge, Backend) {
         while let Some(head) = client.head()? {
             if head.windows(7).any(|part| part == b" /never") {
                 return client.until_closed();
+            }
+            if head.starts_with(b"GET /short") {
+                client.send(OK)?;
+                continue;
             }
             client.send("HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n")?;
             for _ in 0..20 {
@@ -87,4 +93,25 @@ fn a_body_that_never_comes_is_given_up() {
     let mut connection = edge.connect(HOST).unwrap();
     let request = format!("POST /never HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 5\r\n\r\nhe");
     assert_eq!(connection.exchange(request).unwrap().status, 408);
+}
+
+#[test]
+fn a_client_that_never_opens_its_window_is_let_go() {
+    let (edge, _backend) = edge("window");
+    let _router = edge.start().unwrap();
+    let tls = TlsClient::new(&edge.ca, &["h2"]);
+    h2_client::run(async {
+        let mut closed = h2::client::Builder::new();
+        closed.initial_window_size(0);
+        let mut connection = H2Connection::open_as(&closed, &tls, edge.https[0], HOST).await?;
+        let request = http::Request::get(format!("https://{HOST}/short")).body(())?;
+        let answer = connection.start(request).await?.await?;
+        assert_eq!(answer.status(), 200);
+        // The answer's body waits in the router for a window that stays shut; it must not do so
+        // for ever. How the connection ends does not matter.
+        let _ = connection.driver.await?;
+        drop(answer);
+        Ok(())
+    })
+    .unwrap();
 }

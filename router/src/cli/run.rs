@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use clap::Args;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::check::failure;
@@ -37,7 +38,21 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<u8> {
     result
 }
 
+/// Lets the process open as many descriptors as it may: the usual soft limit of 1,024 is a few
+/// hundred clients, each of which takes one here and one towards an endpoint.
+fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+        Ok((soft, hard))
+    });
+    match raised {
+        Ok((soft, hard)) => tracing::debug!(soft, hard, "limit of open files raised"),
+        Err(error) => tracing::warn!(%error, "the limit of open files stays as it was"),
+    }
+}
+
 fn serve(args: &RunArgs, logs: &logging::Logs) -> anyhow::Result<u8> {
+    raise_descriptor_limit();
     let registry = Arc::new(Registry::new(SystemTime::now()));
     let control = match Control::start(&args.config.config, Arc::clone(&registry)) {
         Ok(control) => Arc::new(control),

@@ -1,9 +1,10 @@
 //! The mouth for clients of HTTP/2: one connection, a task for each of its streams.
 
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::ops::ControlFlow;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use h2::server::{Builder, Connection};
@@ -68,6 +69,7 @@ where
         client: Rc::new(client),
         timer,
         idle,
+        streams: Rc::default(),
         busy: true,
         leaving: false,
         worker,
@@ -82,9 +84,32 @@ struct Session<C: AsyncRead + AsyncWrite + Unpin> {
     client: Rc<Client>,
     timer: Timer,
     idle: std::time::Duration,
+    streams: Rc<Streams>,
     busy: bool,
     leaving: bool,
     worker: Rc<Worker>,
+}
+
+/// The streams of a connection that have a task.
+#[derive(Default)]
+struct Streams {
+    open: Cell<usize>,
+    /// The connection's own task, told when the last of them ends.
+    waker: RefCell<Option<Waker>>,
+}
+
+/// Counts a stream as open until dropped.
+struct Open(Rc<Streams>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get() - 1);
+        if self.0.open.get() == 0
+            && let Some(waker) = self.0.waker.borrow_mut().take()
+        {
+            waker.wake();
+        }
+    }
 }
 
 impl<C: AsyncRead + AsyncWrite + Unpin> Session<C> {
@@ -105,9 +130,17 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Session<C> {
         if let Poll::Ready(Err(_)) = self.flusher.poll_flush(cx) {
             return Poll::Ready(());
         }
-        // Streams in progress have deadlines of their own.
-        let busy = self.connection.has_streams();
+        // Streams with a task have deadlines of their own. One that only waits for the client to
+        // take its last bytes has none: then the connection's own runs.
+        let busy = self.streams.open.get() > 0;
         if busy {
+            let mut waker = self.streams.waker.borrow_mut();
+            if !waker
+                .as_ref()
+                .is_some_and(|waker| waker.will_wake(cx.waker()))
+            {
+                *waker = Some(cx.waker().clone());
+            }
             self.timer.clear();
         } else if self.busy {
             self.timer.set(self.idle);
@@ -130,7 +163,12 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Session<C> {
             Poll::Ready(Some(Ok((request, respond)))) => {
                 let client = Rc::clone(&self.client);
                 let worker = Rc::clone(&self.worker);
-                tokio::task::spawn_local(stream::serve(request, respond, client, worker));
+                self.streams.open.set(self.streams.open.get() + 1);
+                let open = Open(Rc::clone(&self.streams));
+                tokio::task::spawn_local(async move {
+                    stream::serve(request, respond, client, worker).await;
+                    drop(open);
+                });
                 ControlFlow::Continue(true)
             }
             Poll::Ready(Some(Err(error))) => {
