@@ -1,5 +1,8 @@
 //! A request of a client of HTTP/1 and its answer from an endpoint of HTTP/2.
 
+use std::cell::Cell;
+use std::time::Duration;
+
 use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 use http::request::Parts;
@@ -9,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 use super::failure::Failure;
-use super::flow::READ_BYTES;
+use super::flow::{MOST_BYTES, READ_BYTES};
 use super::h1_to_h1::Request as Facts;
 use super::h2_request::fields;
 use super::http2_upstream;
@@ -50,21 +53,22 @@ impl<C: AsyncRead + AsyncWrite + Unpin> FromHttp1<'_, C> {
         let body = (!bodyless).then_some(OutBody::Channel(receiver));
         let idle = self.settings.timeouts.body_idle;
         let mut received = 0;
-        let pump = pump(&mut reader, self.input, self.framing, sender, &mut received);
+        let complete = Cell::new(false);
+        let pump = pump(
+            &mut reader,
+            self.input,
+            self.framing,
+            sender,
+            (&mut received, &complete),
+            idle,
+        );
         let mut pump = Box::pin(pump);
-        let mut pumped = bodyless;
         let sent = http2_upstream::send(worker, target, self.settings, parts, body, log);
         let mut sent = Box::pin(sent);
-        self.timer.set(idle);
-        let (response, _active) = loop {
-            tokio::select! {
-                biased;
-                answer = &mut sent => break answer.map_err(FromHttp1Error::Answer)?,
-                ended = &mut pump, if !pumped => {
-                    ended.map_err(FromHttp1Error::unanswered)?;
-                    pumped = true;
-                }
-            }
+        let (response, _active) = tokio::select! {
+            biased;
+            failure = &mut pump => return Err(FromHttp1Error::unanswered(failure)),
+            answer = &mut sent => answer.map_err(FromHttp1Error::Answer)?,
         };
         drop(sent);
         let version = self.facts.version;
@@ -73,7 +77,8 @@ impl<C: AsyncRead + AsyncWrite + Unpin> FromHttp1<'_, C> {
         let length = head.headers.contains_key(http::header::CONTENT_LENGTH);
         let chunked = !has_no_body && !length && version == Version::Http11;
         let to_close = !has_no_body && !length && version == Version::Http10;
-        let persistent = self.facts.persistent && pumped && !to_close && !worker.is_draining();
+        let persistent =
+            self.facts.persistent && complete.get() && !to_close && !worker.is_draining();
         let mut out = worker.buffers.take();
         write_head(&head, chunked, persistent, &mut out);
         log.transferred(Some(head.status.as_u16()), 0, 0);
@@ -92,19 +97,14 @@ impl<C: AsyncRead + AsyncWrite + Unpin> FromHttp1<'_, C> {
                 break Err(Failure::ClientGone);
             }
             self.timer.set(self.settings.timeouts.response_idle);
-            let frame = loop {
-                tokio::select! {
-                    biased;
-                    frame = answer.frame() => break Some(frame),
-                    ended = &mut pump, if !pumped => match ended {
-                        Ok(()) => pumped = true,
-                        Err(_) => break None,
-                    },
-                    () = self.timer.expired() => break None,
-                }
+            let frame = tokio::select! {
+                biased;
+                frame = answer.frame() => frame,
+                failure = &mut pump => break Err(failure),
+                () = self.timer.expired() => break Err(Failure::UpstreamStalled),
             };
             match frame {
-                Some(Some(Ok(frame))) => match frame.into_data() {
+                Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) if has_no_body || data.is_empty() => {}
                     Ok(data) => {
                         sent_bytes += data.len() as u64;
@@ -129,7 +129,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> FromHttp1<'_, C> {
                         }
                     }
                 },
-                Some(None) => {
+                None => {
                     if chunked {
                         body::write_last_chunk(std::iter::empty(), &mut out);
                     }
@@ -140,8 +140,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> FromHttp1<'_, C> {
                         Err(Failure::ClientGone)
                     };
                 }
-                Some(Some(Err(_))) => break Err(Failure::UpstreamGone),
-                None => break Err(Failure::UpstreamStalled),
+                Some(Err(_)) => break Err(Failure::UpstreamGone),
             }
         };
         drop(pump);
@@ -168,18 +167,23 @@ impl FromHttp1Error {
     }
 }
 
-/// Reads the client's body and hands it over, piece by piece.
+/// Reads the client's body and hands it over, piece by piece; when it is `complete`, watches whether
+/// the client stays. Ends only with a failure.
 async fn pump(
     reader: &mut (impl AsyncRead + Unpin),
     input: &mut BytesMut,
     framing: Framing,
     sender: mpsc::Sender<OutFrame>,
-    received: &mut u64,
-) -> Result<(), Failure> {
+    (received, complete): (&mut u64, &Cell<bool>),
+    idle: Duration,
+) -> Failure {
     let mut decoder = BodyDecoder::request(framing);
     let mut trailers = None;
     loop {
-        let Decoded { consumed, event } = decoder.decode(input).map_err(Failure::ClientBody)?;
+        let Decoded { consumed, event } = match decoder.decode(input) {
+            Ok(decoded) => decoded,
+            Err(fault) => return Failure::ClientBody(fault),
+        };
         match event {
             Event::Data(length) => {
                 input.advance(consumed - length);
@@ -193,7 +197,8 @@ async fn pump(
             }
             Event::End => {
                 let _ = sender.send(OutFrame::End(trailers)).await;
-                return Ok(());
+                complete.set(true);
+                break;
             }
             Event::Trailers => {
                 let mut map = HeaderMap::new();
@@ -206,14 +211,23 @@ async fn pump(
             Event::NeedMore => {
                 input.advance(consumed);
                 input.reserve(READ_BYTES);
-                match reader.read_buf(input).await {
-                    Ok(0) | Err(_) => return Err(Failure::ClientGone),
-                    Ok(_) => {}
+                match tokio::time::timeout(idle, reader.read_buf(input)).await {
+                    Ok(Ok(1..)) => {}
+                    Ok(_) => return Failure::ClientGone,
+                    Err(_) => return Failure::ClientStalled,
                 }
             }
             Event::ChunkStart(_) | Event::ChunkEnd => input.advance(consumed),
         }
     }
+    // Requests that come early wait in the input, as far as there is room.
+    while input.len() < MOST_BYTES {
+        input.reserve(READ_BYTES);
+        if !matches!(reader.read_buf(input).await, Ok(1..)) {
+            return Failure::ClientGone;
+        }
+    }
+    std::future::pending().await
 }
 
 fn write_head(head: &http::response::Parts, chunked: bool, persistent: bool, out: &mut BytesMut) {
