@@ -263,6 +263,8 @@ fn sigterm_lets_requests_finish_and_takes_no_new_ones() {
             .status,
         200
     );
+    let mut plain = Connection::plain(edge.http[0]).unwrap();
+    assert_eq!(plain.exchange(get(HOST)).unwrap().status, 308);
     let mut busy = edge.connect(HOST).unwrap();
     busy.send(get(HOST)).unwrap();
     let head = busy.take_through(b"begins;").unwrap();
@@ -283,6 +285,7 @@ fn sigterm_lets_requests_finish_and_takes_no_new_ones() {
     );
     // An idle connection ends by itself; one that is in a request, with it.
     assert_eq!(idle.rest().unwrap(), b"");
+    assert_eq!(plain.rest().unwrap(), b"");
     assert!(
         router.process.ended().is_none(),
         "a request is still in flight"

@@ -1,8 +1,10 @@
 //! The plain-HTTP listener: every request is sent to https, none is forwarded, for whatever host
 //! or path (ACME's included).
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::SystemTime;
 
 use bytes::{Buf, BytesMut};
@@ -54,7 +56,11 @@ impl Redirect {
                 snapshot.settings.head_limits(),
             )
         };
-        self.timer.set(timeouts.client_idle);
+        self.timer.set(if self.input.is_empty() {
+            timeouts.client_idle
+        } else {
+            timeouts.request_head
+        });
         let mut goes_on = true;
         let mut seen = 0;
         while self.output.is_empty() {
@@ -68,7 +74,7 @@ impl Redirect {
                 let readable = self.tcp.readable();
                 tokio::select! {
                     ready = readable => if ready.is_err() { return false },
-                    () = self.timer.expired() => return false,
+                    () = self.overdue() => return false,
                 }
                 self.input = self.worker.buffers.take();
                 self.timer.set(timeouts.request_head);
@@ -99,6 +105,17 @@ impl Redirect {
             self.linger().await;
         }
         sent && goes_on
+    }
+
+    /// Between requests: waits for the deadline or for a drain.
+    async fn overdue(&self) {
+        poll_fn(|cx| {
+            if self.worker.is_draining() {
+                return Poll::Ready(());
+            }
+            self.timer.poll_expired(cx)
+        })
+        .await;
     }
 
     /// Answers every whole request in the input. False: the last answer closes.
