@@ -108,10 +108,7 @@ impl<C: AsyncBufRead + AsyncWrite + Unpin> Connection<C> {
         loop {
             let next = match self.wait(&mut scanner, seen).await {
                 Waited::Bytes => None,
-                Waited::Gone => {
-                    let _ = self.io.shutdown().await;
-                    return;
-                }
+                Waited::Gone => return Box::pin(self.close()).await,
                 Waited::Late => Some(Answer::new(408, "request-head-timeout")),
             };
             // Taken now and not before the wait: idle connections must not keep old snapshots.
@@ -236,7 +233,7 @@ impl<C: AsyncBufRead + AsyncWrite + Unpin> Connection<C> {
             Ok(target) => target,
             Err(answer) => {
                 // A body that nobody reads would be taken for the next request.
-                let close = !request.persistent || !matches!(request.framing, Framing::None);
+                let close = !request.persistent || !is_bodyless(request.framing);
                 let length = request.len;
                 self.head_only = request.method == "HEAD";
                 self.input.advance(length);
@@ -300,7 +297,7 @@ impl<C: AsyncBufRead + AsyncWrite + Unpin> Connection<C> {
         let settings = plan.settings;
         let upstream = &plan.target.upstream;
         let draining = || worker.is_draining();
-        let bodyless = matches!(plan.framing, Framing::None);
+        let bodyless = is_bodyless(plan.framing);
         if let Some(parts) = &plan.http2 {
             return Box::pin(self.forward_http2(&plan, parts, log)).await;
         }
@@ -401,7 +398,7 @@ impl<C: AsyncBufRead + AsyncWrite + Unpin> Connection<C> {
         match exchange.run(&worker, plan.target, parts, log).await {
             Ok(persistent) => Some(persistent),
             Err(FromHttp1Error::Answer(answer)) => {
-                let bodyless = matches!(plan.framing, Framing::None);
+                let bodyless = is_bodyless(plan.framing);
                 self.fail(answer, bodyless, plan, log).await
             }
             Err(FromHttp1Error::Begun(failure)) => {
@@ -441,6 +438,16 @@ impl<C: AsyncBufRead + AsyncWrite + Unpin> Connection<C> {
         sent
     }
 
+    /// Closes our side. With a deadline: what was answered before may fill the socket of a client
+    /// that reads nothing.
+    async fn close(&mut self) {
+        self.timer.set(LINGER);
+        tokio::select! {
+            _ = self.io.shutdown() => {}
+            () = self.timer.expired() => {}
+        }
+    }
+
     /// Closes our side and reads the client's for a moment.
     async fn linger(&mut self) {
         self.timer.set(LINGER);
@@ -464,6 +471,11 @@ impl<C: AsyncBufRead + AsyncWrite + Unpin> Connection<C> {
             () = self.timer.expired() => {}
         }
     }
+}
+
+/// Whether the next request follows right behind the head.
+fn is_bodyless(framing: Framing) -> bool {
+    matches!(framing, Framing::None | Framing::Length(0))
 }
 
 /// The protocol a request may switch to, if it asks for one that the configuration lists. A
