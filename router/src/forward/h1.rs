@@ -20,7 +20,7 @@ use super::h1_to_h2::{FromHttp1, FromHttp1Error};
 use super::http2_upstream;
 use super::log::Transaction;
 use super::request::decide;
-use super::respond::Answer;
+use super::respond::{Answer, LINGER, LINGER_BYTES};
 use super::upgrade;
 use crate::http1::FieldSlots;
 use crate::http1::body::BodyDecoder;
@@ -34,11 +34,6 @@ use crate::route::RouteTarget;
 use crate::snapshot::{Settings, Snapshot};
 use crate::worker::Worker;
 use crate::worker::timers::Timer;
-
-/// What is still read from a client after an answer that closes, so that the answer is not lost
-/// to a reset (RFC 9112, section 9.6).
-const LINGER_BYTES: usize = 256 * 1024;
-const LINGER: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// One client connection.
 struct Connection<C> {

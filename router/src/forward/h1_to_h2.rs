@@ -84,14 +84,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> FromHttp1<'_, C> {
         log.transferred(Some(head.status.as_u16()), 0, 0);
         let mut sent_bytes = 0;
         let result = loop {
-            self.timer.set(self.settings.timeouts.body_idle);
-            let written = tokio::select! {
-                written = async {
-                    writer.write_all(&out).await?;
-                    writer.flush().await
-                } => written.is_ok(),
-                () = self.timer.expired() => false,
-            };
+            let written = send(&mut writer, &out, self.timer, idle).await;
             out.clear();
             if !written {
                 break Err(Failure::ClientGone);
@@ -119,13 +112,10 @@ impl<C: AsyncRead + AsyncWrite + Unpin> FromHttp1<'_, C> {
                             let fields = fields(&trailers)
                                 .filter(|(name, _)| !crate::http1::is_forbidden_in_trailers(name));
                             body::write_last_chunk(fields, &mut out);
-                            let done = writer.write_all(&out).await.is_ok()
-                                && writer.flush().await.is_ok();
-                            break if done {
-                                Ok(persistent)
-                            } else {
-                                Err(Failure::ClientGone)
-                            };
+                            break send(&mut writer, &out, self.timer, idle)
+                                .await
+                                .then_some(persistent)
+                                .ok_or(Failure::ClientGone);
                         }
                     }
                 },
@@ -133,12 +123,10 @@ impl<C: AsyncRead + AsyncWrite + Unpin> FromHttp1<'_, C> {
                     if chunked {
                         body::write_last_chunk(std::iter::empty(), &mut out);
                     }
-                    let done = writer.write_all(&out).await.is_ok() && writer.flush().await.is_ok();
-                    break if done {
-                        Ok(persistent)
-                    } else {
-                        Err(Failure::ClientGone)
-                    };
+                    break send(&mut writer, &out, self.timer, idle)
+                        .await
+                        .then_some(persistent)
+                        .ok_or(Failure::ClientGone);
                 }
                 Some(Err(_)) => break Err(Failure::UpstreamGone),
             }
@@ -249,4 +237,21 @@ fn write_head(head: &http::response::Parts, chunked: bool, persistent: bool, out
         out.extend_from_slice(b"Connection: close\r\n");
     }
     out.extend_from_slice(b"\r\n");
+}
+
+/// Sends `out` to a client that has `idle` to take it. False: it did not.
+async fn send(
+    writer: &mut (impl AsyncWrite + Unpin),
+    out: &[u8],
+    timer: &Timer,
+    idle: Duration,
+) -> bool {
+    timer.set(idle);
+    tokio::select! {
+        written = async {
+            writer.write_all(out).await?;
+            writer.flush().await
+        } => written.is_ok(),
+        () = timer.expired() => false,
+    }
 }

@@ -27,4 +27,4 @@ pub(crate) use client::Client;
 pub(crate) use flow::{MOST_BYTES, READ_BYTES};
 pub(crate) use h1::{allowed_upgrade, request_line};
 pub(crate) use request::decide;
-pub(crate) use respond::Answer;
+pub(crate) use respond::{Answer, LINGER, LINGER_BYTES};

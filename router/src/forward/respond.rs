@@ -1,7 +1,15 @@
 //! Answers that the router gives itself. They name nothing of what lies behind it.
 
+use std::time::Duration;
+
 use bytes::BytesMut;
 use http::StatusCode;
+
+/// What is still read from a client after an answer that closes, so that the answer is not lost
+/// to a reset (RFC 9112, section 9.6).
+pub(crate) const LINGER_BYTES: usize = 256 * 1024;
+/// For how long it is read.
+pub(crate) const LINGER: Duration = Duration::from_secs(2);
 
 /// An answer of the router's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use config::router::RedirectStatus;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::forward::{Answer, request_line};
+use crate::forward::{Answer, LINGER, LINGER_BYTES, request_line};
 use crate::http1::FieldSlots;
 use crate::http1::head::{Framing, parse_request};
 use crate::http1::scan::HeadScanner;
@@ -174,9 +174,9 @@ impl Redirect {
 
     /// Reads on for a moment, so that the answer is not lost to a reset.
     async fn linger(&mut self) {
-        self.timer.set(std::time::Duration::from_secs(2));
+        self.timer.set(LINGER);
         let mut sink = BytesMut::with_capacity(4096);
-        let mut left = 256 * 1024usize;
+        let mut left = LINGER_BYTES;
         loop {
             sink.clear();
             tokio::select! {
