@@ -1,0 +1,2 @@
+//! What both sides share.
+#![no_std]

@@ -1,0 +1,1 @@
+//! The fast plane: eBPF drops early what nftables would drop.

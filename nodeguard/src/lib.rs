@@ -1,0 +1,7 @@
+//! The node guard: the isolated ports of a node answer to the cluster's own nodes and to the
+//! routers, and to nobody else.
+
+#![deny(unsafe_code)]
+
+pub mod bpf;
+pub mod nft;

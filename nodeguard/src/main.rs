@@ -1,0 +1,2 @@
+//! The `nodeguard` program.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The authority: one table of nftables.
