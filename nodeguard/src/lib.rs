@@ -5,3 +5,4 @@
 
 pub mod bpf;
 pub mod nft;
+pub mod ruleset;
