@@ -4,5 +4,8 @@
 #![deny(unsafe_code)]
 
 pub mod bpf;
+pub mod compile;
 pub mod nft;
+pub mod policy;
 pub mod ruleset;
+pub mod verdict;

@@ -8,7 +8,7 @@ use crate::error::{InvalidValue, quoted};
 use crate::net::kinds::{ip_address, ip_range, label, port, socket_address};
 use crate::ports::{API_SERVER, FLANNEL_VXLAN};
 use crate::reader::kinds::{
-    Choice, FilePath, Placed, Text, choice, list, mapping, placed, refuse_twice, text, values,
+    Boolean, Choice, FilePath, Placed, Text, choice, list, mapping, placed, refuse_twice, text, values,
 };
 use crate::reader::{Fields, Mapping};
 use crate::roles::role;
@@ -62,6 +62,14 @@ impl Mapping for GuardConfig {
             "How the BPF plane is attached. nftables enforces in every mode.",
             bpf_mode(),
             json!("tcx"),
+        );
+        let reverse_path = f.defaulted(
+            "reverse_path",
+            "Whether a peer's packet must come by the device that an answer would leave by; the \
+             only thing that tells a pod that borrows a node's address. Off only where routes are \
+             asymmetric.",
+            Boolean,
+            json!(true),
         );
         let metrics = f.optional(
             "metrics",
@@ -135,6 +143,7 @@ impl Mapping for GuardConfig {
             extra_ports,
             pods: pods?,
             bpf: bpf?,
+            reverse_path: reverse_path?,
             metrics: metrics?.map(|metrics| metrics.value),
             state: state?,
         })
