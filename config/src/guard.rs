@@ -1,5 +1,6 @@
 //! `nodeguard.yaml`: what the node guard of one node enforces, and its peer drop-ins.
 
+mod agree;
 mod fields;
 mod peers;
 
@@ -7,6 +8,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+pub use agree::agree;
 pub(crate) use peers::ReadRouter;
 pub use peers::{Node, PeerFile, Router};
 

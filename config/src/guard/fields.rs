@@ -8,7 +8,8 @@ use crate::error::{InvalidValue, quoted};
 use crate::net::kinds::{ip_address, ip_range, label, port, socket_address};
 use crate::ports::{API_SERVER, FLANNEL_VXLAN};
 use crate::reader::kinds::{
-    Boolean, Choice, FilePath, Placed, Text, choice, list, mapping, placed, refuse_twice, text, values,
+    Boolean, Choice, FilePath, Placed, Text, choice, list, mapping, placed, refuse_twice, text,
+    values,
 };
 use crate::reader::{Fields, Mapping};
 use crate::roles::role;
