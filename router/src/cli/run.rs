@@ -6,12 +6,13 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use clap::Args;
+use daemon::notify::{READY, STOPPING, notify};
+use daemon::output;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::check::failure;
-use super::notify::{READY, STOPPING, notify};
-use super::{ConfigArgs, FAILED, OK, output};
+use super::{ConfigArgs, FAILED, OK};
 use crate::admin::{self, Admin};
 use crate::control::Control;
 use crate::control::watch::{WatchOptions, watch};
