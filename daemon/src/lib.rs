@@ -5,5 +5,6 @@
 #![forbid(unsafe_code)]
 
 pub mod files;
+pub mod logging;
 pub mod notify;
 pub mod output;

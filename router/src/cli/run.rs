@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use clap::Args;
+use daemon::logging::LogFormat;
 use daemon::notify::{READY, STOPPING, notify};
 use daemon::output;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -16,7 +17,7 @@ use super::{ConfigArgs, FAILED, OK};
 use crate::admin::{self, Admin};
 use crate::control::Control;
 use crate::control::watch::{WatchOptions, watch};
-use crate::observe::logging::{self, LogFormat};
+use crate::observe::logging;
 use crate::observe::metrics::Registry;
 use crate::worker::{self, Drain};
 
