@@ -8,3 +8,4 @@ pub mod files;
 pub mod logging;
 pub mod notify;
 pub mod output;
+pub mod page;
