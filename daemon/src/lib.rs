@@ -9,3 +9,4 @@ pub mod logging;
 pub mod notify;
 pub mod output;
 pub mod page;
+pub mod watch;
