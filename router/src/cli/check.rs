@@ -4,9 +4,10 @@ use std::time::SystemTime;
 
 use clap::Args;
 use config::ConfigErrors;
+use daemon::output;
 use serde_json::json;
 
-use super::{ConfigArgs, FAILED, OK, output};
+use super::{ConfigArgs, FAILED, OK};
 use crate::control::build::{Built, build_once};
 use crate::observe::timestamp::date;
 

@@ -4,9 +4,10 @@ use std::net::IpAddr;
 use std::time::SystemTime;
 
 use clap::Args;
+use daemon::output;
 
 use super::check::failure;
-use super::{ConfigArgs, FAILED, OK, output};
+use super::{ConfigArgs, FAILED, OK};
 use crate::control::build::build_once;
 use crate::explain::{InvalidQuestion, Question, explain as answer};
 

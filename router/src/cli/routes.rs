@@ -3,9 +3,10 @@
 use std::time::SystemTime;
 
 use clap::Args;
+use daemon::output;
 
 use super::check::failure;
-use super::{ConfigArgs, FAILED, OK, output};
+use super::{ConfigArgs, FAILED, OK};
 use crate::control::build::build_once;
 use crate::control::listing::{self, ListedRoute};
 
