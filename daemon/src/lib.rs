@@ -9,4 +9,5 @@ pub mod logging;
 pub mod notify;
 pub mod output;
 pub mod page;
+pub mod prometheus;
 pub mod watch;

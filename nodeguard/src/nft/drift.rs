@@ -249,6 +249,7 @@ fn last_known(name: &str) -> u16 {
         "bitwise" => 7,
         "lookup" | "objref" => 5,
         "immediate" => 2,
+        "ct" => 4,
         _ => u16::MAX,
     }
 }

@@ -58,6 +58,18 @@ impl Program<'_> {
                 self.fib(nft::FIB_TYPE, nft::FIB_DADDR);
                 self.equals(&nft::LOCAL_ADDRESS.to_ne_bytes());
             }
+            Match::Forwarded => {
+                self.meta(nft::META_OIF, FIRST);
+                self.differs(&0_u32.to_ne_bytes());
+            }
+            Match::DestinationChanged => {
+                self.push("ct", |data| {
+                    data.number(nft::CT_DREG, FIRST);
+                    data.number(nft::CT_KEY, nft::CT_STATUS);
+                });
+                self.mask(&nft::CT_DST_NAT.to_ne_bytes());
+                self.differs(&0_u32.to_ne_bytes());
+            }
             Match::ReversePathMissing => {
                 self.fib(
                     nft::FIB_OIF,
@@ -108,17 +120,7 @@ impl Program<'_> {
             self.equals(&address[..whole]);
         } else {
             self.load(&place, FIRST);
-            self.push("bitwise", |data| {
-                data.number(nft::BITWISE_SREG, FIRST);
-                data.number(nft::BITWISE_DREG, FIRST);
-                data.number(nft::BITWISE_LEN, u32::from(place.len));
-                data.nest(nft::BITWISE_MASK, |mask_data| {
-                    mask_data.raw(nft::VALUE, &mask);
-                });
-                data.nest(nft::BITWISE_XOR, |xor| {
-                    xor.raw(nft::VALUE, &vec![0; mask.len()]);
-                });
-            });
+            self.mask(&mask);
             self.equals(&address);
         }
     }
@@ -158,10 +160,32 @@ impl Program<'_> {
         });
     }
 
+    /// Leaves the masked bits of the first register and clears the others.
+    fn mask(&mut self, mask: &[u8]) {
+        self.push("bitwise", |data| {
+            data.number(nft::BITWISE_SREG, FIRST);
+            data.number(nft::BITWISE_DREG, FIRST);
+            let len = u32::try_from(mask.len()).expect("a register has 16 bytes");
+            data.number(nft::BITWISE_LEN, len);
+            data.nest(nft::BITWISE_MASK, |inner| inner.raw(nft::VALUE, mask));
+            data.nest(nft::BITWISE_XOR, |xor| {
+                xor.raw(nft::VALUE, &vec![0; mask.len()]);
+            });
+        });
+    }
+
     fn equals(&mut self, value: &[u8]) {
+        self.compare(nft::CMP_EQ, value);
+    }
+
+    fn differs(&mut self, value: &[u8]) {
+        self.compare(nft::CMP_NEQ, value);
+    }
+
+    fn compare(&mut self, operator: u32, value: &[u8]) {
         self.push("cmp", |data| {
             data.number(nft::CMP_SREG, FIRST);
-            data.number(nft::CMP_OP, nft::CMP_EQ);
+            data.number(nft::CMP_OP, operator);
             data.nest(nft::CMP_DATA, |inner| inner.raw(nft::VALUE, value));
         });
     }

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use config::net::IpRange;
 use nftables::expr::{
-    Expression, Fib, FibFlag, FibResult, Meta, MetaKey, NamedExpression, Payload, PayloadField,
+    CT, Expression, Fib, FibFlag, FibResult, Meta, MetaKey, NamedExpression, Payload, PayloadField,
     Prefix,
 };
 use nftables::helper::get_current_ruleset_raw;
@@ -231,6 +231,25 @@ fn rule(chain: &'static str, rule: &Rule) -> NfListObject<'static> {
 
 fn condition(condition: &Match) -> Statement<'static> {
     let (left, right) = match condition {
+        Match::Forwarded => {
+            return Statement::Match(MatchStatement {
+                left: meta(MetaKey::Oif),
+                right: Expression::String("0".into()),
+                op: Operator::NEQ,
+            });
+        }
+        Match::DestinationChanged => {
+            let status = CT {
+                key: "status".into(),
+                family: None,
+                dir: None,
+            };
+            return Statement::Match(MatchStatement {
+                left: Expression::Named(NamedExpression::CT(status)),
+                right: Expression::String("dnat".into()),
+                op: Operator::IN,
+            });
+        }
         Match::LoopbackDevice => (meta(MetaKey::Iif), Expression::String("lo".into())),
         Match::DestinationIn(range) => {
             let destination = match range.base() {

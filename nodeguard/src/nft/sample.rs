@@ -229,11 +229,19 @@ fn prerouting() -> Vec<Rule> {
 
 fn forwarded(name: &'static str) -> Vec<Rule> {
     let fields = &[Field::Protocol, Field::DestinationPort];
-    vec![rule(
-        name,
-        vec![in_set(fields, "isolated")],
-        Some(Verdict::Goto("towards")),
-    )]
+    vec![
+        rule(
+            name,
+            vec![in_set(fields, "isolated")],
+            Some(Verdict::Goto("towards")),
+        ),
+        rule("forwarded", vec![Match::Forwarded], None),
+        rule(
+            "changed",
+            vec![in_set(fields, "isolated"), Match::DestinationChanged],
+            Some(Verdict::Goto("sources")),
+        ),
+    ]
 }
 
 fn rule(name: &'static str, matches: Vec<Match>, verdict: Option<Verdict>) -> Rule {

@@ -97,6 +97,8 @@ impl Display for RuleText<'_> {
                     write!(f, "{fields} @{set} ")?;
                 }
                 Match::DestinationIsLocal => f.write_str("fib daddr type local ")?,
+                Match::Forwarded => f.write_str("oif != 0 ")?,
+                Match::DestinationChanged => f.write_str("ct status dnat ")?,
                 Match::ReversePathMissing => f.write_str("fib saddr . iif oif missing ")?,
             }
         }

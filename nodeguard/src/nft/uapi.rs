@@ -171,6 +171,7 @@ pub(super) mod expression {
     pub(crate) const META_DREG: u16 = 1;
     pub(crate) const META_KEY: u16 = 2;
     pub(crate) const META_IIF: u32 = 4;
+    pub(crate) const META_OIF: u32 = 5;
     pub(crate) const META_NFPROTO: u32 = 15;
     pub(crate) const META_L4PROTO: u32 = 16;
     pub(crate) const PAYLOAD_DREG: u16 = 1;
@@ -183,11 +184,17 @@ pub(super) mod expression {
     pub(crate) const CMP_OP: u16 = 2;
     pub(crate) const CMP_DATA: u16 = 3;
     pub(crate) const CMP_EQ: u32 = 0;
+    pub(crate) const CMP_NEQ: u32 = 1;
     pub(crate) const BITWISE_SREG: u16 = 1;
     pub(crate) const BITWISE_DREG: u16 = 2;
     pub(crate) const BITWISE_LEN: u16 = 3;
     pub(crate) const BITWISE_MASK: u16 = 4;
     pub(crate) const BITWISE_XOR: u16 = 5;
+    pub(crate) const CT_DREG: u16 = 1;
+    pub(crate) const CT_KEY: u16 = 2;
+    pub(crate) const CT_STATUS: u32 = 2;
+    /// `IPS_DST_NAT` of `nf_conntrack_common.h`.
+    pub(crate) const CT_DST_NAT: u32 = 1 << 5;
     pub(crate) const LOOKUP_SET: u16 = 1;
     pub(crate) const LOOKUP_SREG: u16 = 2;
     pub(crate) const OBJREF_TYPE: u16 = 1;

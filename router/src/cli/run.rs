@@ -13,7 +13,6 @@ use daemon::{output, page};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::check::failure;
 use super::{ConfigArgs, FAILED, OK};
 use crate::admin::Admin;
 use crate::control::Control;
@@ -60,7 +59,7 @@ fn serve(args: &RunArgs, logs: &logging::Logs) -> anyhow::Result<u8> {
     let control = match Control::start(&args.config.config, Arc::clone(&registry)) {
         Ok(control) => Arc::new(control),
         Err(errors) => {
-            output::complain(&failure(&errors));
+            output::complain(&errors.report());
             return Ok(FAILED);
         }
     };
