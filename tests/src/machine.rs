@@ -141,7 +141,7 @@ fn cgroups() -> Result<BTreeSet<String>> {
     if !nix::unistd::geteuid().is_root() {
         return Ok(BTreeSet::new());
     }
-    Ok(cgroup::left_behind()?.into_iter().collect())
+    Ok(cgroup::made_by(std::process::id())?.into_iter().collect())
 }
 
 /// Each with its mode and owner: a host's getty once took the machine's `/dev/null` for its own.

@@ -127,9 +127,9 @@ pub struct Host {
     pub v4: IpAddr,
     /// Its IPv6 address.
     pub v6: IpAddr,
+    /// Hardware address of its `eth0`: the card's own, and so the same after a reboot.
+    pub mac: String,
     port: String,
-    /// As in a real machine, the card's own: it is the same after a reboot.
-    mac: String,
     switch: Namespace,
 }
 

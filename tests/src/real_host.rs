@@ -126,7 +126,11 @@ impl RealHost {
             lower: self.root.folder().to_owned(),
             disk: folder.to_owned(),
             name: self.host.name.clone(),
-            cgroup: format!("{}{}", cgroup::prefix(), unique.to_string_lossy()),
+            cgroup: format!(
+                "{}{}",
+                cgroup::prefix(std::process::id()),
+                unique.to_string_lossy()
+            ),
         };
         let mut command = Command::new(program()?);
         command.args(plan.arguments("supervise"));
@@ -338,6 +342,12 @@ impl RealHost {
             .with_context(|| format!("{name} is off"))?;
         power.supervisor.signal(Signal::SIGTERM);
         self.wait_for(End::Killed)
+    }
+
+    /// Whether it has a first process.
+    pub fn is_on(&mut self) -> bool {
+        let power = self.power.as_mut();
+        power.is_some_and(|it| it.supervisor.ended().is_none())
     }
 
     /// Waits until its pid 1 has ended, and says how. Then no process of it is left, its cgroups are

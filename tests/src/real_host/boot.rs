@@ -11,20 +11,22 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
-use nix::unistd::{chdir, dup2_stdin, pivot_root};
+use nix::unistd::{chdir, dup2_stdin, getppid, pivot_root};
 use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::interrupt;
+use crate::namespace::Network;
 use crate::real_host::cgroup::Cgroups;
-use crate::real_host::inside;
-use crate::real_host::mount;
-use crate::real_host::root::bears_marker;
+use crate::real_host::root::{Root, bears_marker};
+use crate::real_host::{RealHost, inside, mount};
 
 /// How a host's pid 1 ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,18 +121,43 @@ impl End {
 /// `main` of the program `boot-host`.
 #[must_use]
 pub fn boot_host(arguments: Vec<String>) -> ExitCode {
+    if let [role, name] = arguments.as_slice()
+        && role == "hold"
+    {
+        return hold(name).map_or_else(failed, |()| ExitCode::SUCCESS);
+    }
     let done = Plan::parse(arguments).and_then(|(role, plan)| match role.as_str() {
         "supervise" => supervise(&plan).map(|end| ExitCode::from(end.code())),
         "init" => become_init(&plan).map(|never| match never {}),
         _ => bail!("there is no role {role}"),
     });
-    done.unwrap_or_else(|error| {
-        eprintln!("boot-host: {error:#}");
-        ExitCode::FAILURE
-    })
+    done.unwrap_or_else(failed)
+}
+
+fn failed(error: anyhow::Error) -> ExitCode {
+    eprintln!("boot-host: {error:#}");
+    ExitCode::FAILURE
+}
+
+/// `boot-host hold NAME`: one host, until it ends by itself or this process is told to end.
+///
+/// It writes to standard error `running in network namespace N`, the number of which is what
+/// [`crate::namespace::processes_of`] takes.
+fn hold(name: &str) -> Result<()> {
+    interrupt::watch()?;
+    let mut network = Network::new()?;
+    let mut host = RealHost::new(&Root::get()?, network.host(name)?)?;
+    host.boot()?;
+    let inode = host.host().namespace.inode()?;
+    eprintln!("running in network namespace {inode}");
+    while host.is_on() && !interrupt::is_interrupted() {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
 }
 
 fn supervise(plan: &Plan) -> Result<End> {
+    let harness = getppid();
     // Before the next line, since what it asks for would kill us otherwise.
     let mut signals = Signals::new([SIGCHLD, SIGINT, SIGTERM])?;
     // In place of SIGKILL: there is something to clear away when the harness is no more.
@@ -143,6 +170,13 @@ fn supervise(plan: &Plan) -> Result<End> {
         .and_then(|()| start_pid_1(plan))
         .and_then(|child| wait_for_end(child, &mut signals));
     let removed = cgroups.remove(&plan.cgroup);
+    // Nobody else is left to remove it then. Never with the cgroups still mounted in it.
+    if getppid() != harness {
+        removed?;
+        umount2(&plan.cgroups(), MntFlags::MNT_DETACH)?;
+        fs::remove_dir_all(&plan.disk)?;
+        return end;
+    }
     let end = end?;
     removed.map(|()| end)
 }

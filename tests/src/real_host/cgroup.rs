@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use nix::mount::MsFlags;
+use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sched::{CloneFlags, unshare};
 
 use crate::folder::Folder;
@@ -38,27 +38,27 @@ pub(crate) struct Cgroups {
     folder: PathBuf,
 }
 
-/// Start of the names of all cgroups that this process has made for its hosts.
+/// Start of the names of all cgroups that a process makes for its hosts.
 ///
 /// Pids are small and alike in the namespaces of `./x test`; together with the number of the
 /// namespace of pids they are one's own on the whole machine.
-#[must_use]
-pub fn prefix() -> String {
+pub(crate) fn prefix(pid: u32) -> String {
     let namespace = fs::metadata("/proc/self/ns/pid").map_or(0, |it| it.ino());
-    format!("gatehouse-{namespace}-{}-", std::process::id())
+    format!("gatehouse-{namespace}-{pid}-")
 }
 
-/// Cgroups of hosts of ours that are there now, by hierarchy and name.
+/// Cgroups of hosts of this process that are there now, by hierarchy and name.
 ///
 /// # Errors
 /// If the hierarchies cannot be mounted: without root.
-pub fn left_behind() -> Result<Vec<String>> {
+pub fn made_by(pid: u32) -> Result<Vec<String>> {
     // On a thread of its own, which takes its mount namespace with it when it ends.
-    thread::spawn(|| -> Result<Vec<String>> {
+    thread::spawn(move || -> Result<Vec<String>> {
         mount::detach_from_machine()?;
         let place = Folder::new("cgroups")?;
-        let found = Cgroups::mount(place.path())?.named(&prefix());
-        nix::mount::umount2(place.path(), nix::mount::MntFlags::MNT_DETACH)?;
+        let found = Cgroups::mount(place.path()).and_then(|it| it.named(&prefix(pid)));
+        // Before the folder is removed: what is mounted in it is no copy.
+        umount2(place.path(), MntFlags::MNT_DETACH)?;
         found
     })
     .join()
