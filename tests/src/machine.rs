@@ -141,7 +141,9 @@ fn cgroups() -> Result<BTreeSet<String>> {
     if !nix::unistd::geteuid().is_root() {
         return Ok(BTreeSet::new());
     }
-    Ok(cgroup::made_by(std::process::id())?.into_iter().collect())
+    Ok(cgroup::named(&cgroup::prefix_of(std::process::id())?)?
+        .into_iter()
+        .collect())
 }
 
 /// Each with its mode and owner: a host's getty once took the machine's `/dev/null` for its own.

@@ -126,11 +126,7 @@ impl RealHost {
             lower: self.root.folder().to_owned(),
             disk: folder.to_owned(),
             name: self.host.name.clone(),
-            cgroup: format!(
-                "{}{}",
-                cgroup::prefix(std::process::id()),
-                unique.to_string_lossy()
-            ),
+            cgroup: cgroup::prefix_of(std::process::id())? + &unique.to_string_lossy(),
         };
         let mut command = Command::new(program()?);
         command.args(plan.arguments("supervise"));

@@ -86,7 +86,7 @@ fn the_machine_is_as_before_when_a_host_has_ended() {
         .filter(|it| !it.starts_with("cgroup came: ") && !it.ends_with("(boot-host)"))
         .collect();
     assert_eq!(during, Vec::<String>::new());
-    let cgroups = cgroup::made_by(std::process::id()).unwrap();
+    let cgroups = cgroup::named(&cgroup::prefix_of(std::process::id()).unwrap()).unwrap();
     assert!(!cgroups.is_empty());
     assert!(
         cgroups.iter().all(|it| it.contains("-host-one-")),
@@ -129,6 +129,7 @@ fn after_sigkill_nothing_is_left() {
     command.args(["hold", "three"]);
     let mut harness = Process::start("hold", command, None, folder.path()).unwrap();
     let pid = harness.pid();
+    let prefix = cgroup::prefix_of(pid).unwrap();
     let inode = wait::until("a host to run", Duration::from_secs(60), || {
         assert!(harness.ended().is_none(), "{}", harness.log());
         let log = harness.log();
@@ -145,7 +146,7 @@ fn after_sigkill_nothing_is_left() {
             .map(|it| it.file_name().to_string_lossy().into_owned())
             .filter(|it| it.starts_with(&format!("gatehouse-{pid}-")));
         let processes = processes_of(inode).into_iter().map(|it| it.to_string());
-        let mut found: Vec<String> = cgroup::made_by(pid).unwrap();
+        let mut found: Vec<String> = cgroup::named(&prefix).unwrap();
         found.extend(folders.chain(processes));
         found
     };

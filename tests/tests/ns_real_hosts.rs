@@ -109,10 +109,12 @@ fn a_reboot_keeps_the_disk_and_nothing_of_the_network_but_the_cable() {
 #[test]
 fn the_network_comes_up_only_after_what_guards_it() {
     let (_network, [mut host]) = hosts(["one"]);
+    // It takes a second, in which a network that does not wait for it would come up.
     host.write(
         "/etc/systemd/system/guard.service",
         b"[Unit]\nDefaultDependencies=no\nBefore=network-pre.target\nWants=network-pre.target\n\
           [Service]\nType=oneshot\nRemainAfterExit=yes\n\
+          ExecStart=/bin/sleep 1\n\
           ExecStart=/bin/sh -c 'ip address show eth0 | tee /var/lib/seen'\n\
           [Install]\nWantedBy=multi-user.target\n",
         0o644,

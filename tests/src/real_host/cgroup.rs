@@ -12,15 +12,20 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use nix::mount::{MntFlags, MsFlags, umount2};
+use nix::mount::MsFlags;
 use nix::sched::{CloneFlags, unshare};
 
-use crate::folder::Folder;
 use crate::real_host::mount;
 use crate::wait;
 
 /// How long the kernel may take to give up the cgroups of processes that have just ended.
 const SETTLING: Duration = Duration::from_secs(10);
+
+/// Start of the names of all hosts' cgroups, whosever they are.
+const PREFIX: &str = "gatehouse-";
+
+/// Far longer than a cgroup of a host that boots has no process yet.
+const ABANDONED: Duration = Duration::from_secs(600);
 
 /// One tree of cgroups, and where in it we are ourselves: a line of `/proc/self/cgroup`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,26 +45,40 @@ pub(crate) struct Cgroups {
 
 /// Start of the names of all cgroups that a process makes for its hosts.
 ///
-/// Pids are small and alike in the namespaces of `./x test`; together with the number of the
-/// namespace of pids they are one's own on the whole machine.
-pub(crate) fn prefix(pid: u32) -> String {
-    let namespace = fs::metadata("/proc/self/ns/pid").map_or(0, |it| it.ino());
-    format!("gatehouse-{namespace}-{pid}-")
+/// Pids are small and alike in the namespaces of `./x test`, and cgroups are the whole machine's.
+/// With the number of the namespace of pids, and when the process began, no two are alike.
+///
+/// # Errors
+/// If there is no such process any more.
+pub fn prefix_of(pid: u32) -> Result<String> {
+    let namespace = fs::metadata("/proc/self/ns/pid")?.ino();
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The 22nd field; the second, in parentheses, may hold anything.
+    let began = stat
+        .rsplit(')')
+        .next()
+        .and_then(|it| it.split_whitespace().nth(19));
+    let began = began.with_context(|| format!("/proc/{pid}/stat: what is `{stat}`?"))?;
+    Ok(format!("{PREFIX}{namespace}-{pid}-{began}-"))
 }
 
-/// Cgroups of hosts of this process that are there now, by hierarchy and name.
+/// Cgroups whose names begin like this, by hierarchy and name; see [`prefix_of`].
 ///
 /// # Errors
 /// If the hierarchies cannot be mounted: without root.
-pub fn made_by(pid: u32) -> Result<Vec<String>> {
-    // On a thread of its own, which takes its mount namespace with it when it ends.
-    thread::spawn(move || -> Result<Vec<String>> {
+pub fn named(prefix: &str) -> Result<Vec<String>> {
+    let prefix = prefix.to_owned();
+    with_all(move |cgroups| cgroups.named(&prefix))
+}
+
+/// Does something with all hierarchies, on a thread that takes its mount namespace with it.
+fn with_all<T: Send + 'static>(
+    action: impl FnOnce(&Cgroups) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    thread::spawn(|| -> Result<T> {
         mount::detach_from_machine()?;
-        let place = Folder::new("cgroups")?;
-        let found = Cgroups::mount(place.path()).and_then(|it| it.named(&prefix(pid)));
-        // Before the folder is removed: what is mounted in it is no copy.
-        umount2(place.path(), MntFlags::MNT_DETACH)?;
-        found
+        // Any folder will do, and one that is there already is no trace.
+        action(&Cgroups::mount(&std::env::temp_dir())?)
     })
     .join()
     .expect("the thread does not panic")
@@ -170,6 +189,7 @@ impl Cgroups {
 
     /// Makes a cgroup of that name in each.
     pub(crate) fn make(&self, name: &str) -> Result<()> {
+        self.sweep()?;
         for hierarchy in &self.hierarchies {
             let folder = self.parent(hierarchy).join(name);
             fs::create_dir(&folder).with_context(|| format!("make {}", folder.display()))?;
@@ -210,6 +230,33 @@ impl Cgroups {
             });
             if let Err(late) = removed {
                 return Err(failure.map_or(late, |it| anyhow::Error::from(it).context(what)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what runs have left that were killed with all their processes at once, as Ctrl-C
+    /// does to `./x test`: nobody was left to remove it then.
+    fn sweep(&self) -> Result<()> {
+        // Only version 2 tells of processes that are not in our own namespace of pids.
+        let Some(oracle) = self.hierarchies.iter().find(|it| !it.is_version_1()) else {
+            return Ok(());
+        };
+        for hierarchy in &self.hierarchies {
+            for entry in fs::read_dir(self.parent(hierarchy))? {
+                let entry = entry?;
+                if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
+                    continue;
+                }
+                let events = self.parent(oracle).join(entry.file_name());
+                let events = fs::read_to_string(events.join("cgroup.events"));
+                let used = events.is_ok_and(|it| it.contains("populated 1"));
+                let changed = entry.metadata().and_then(|it| it.modified());
+                let old = changed.is_ok_and(|it| it.elapsed().is_ok_and(|it| it > ABANDONED));
+                if old && !used {
+                    // Another run may do the same at the same time.
+                    let _ = remove_tree(&entry.path());
+                }
             }
         }
         Ok(())
@@ -264,7 +311,43 @@ fn remove_tree(folder: &Path) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+    use std::time::SystemTime;
+
     use super::*;
+
+    #[test]
+    fn only_what_is_old_and_empty_is_swept_away() {
+        let prefix = prefix_of(std::process::id()).unwrap();
+        let left = with_all(move |cgroups| {
+            let hierarchy = cgroups.hierarchies.last().unwrap();
+            let make = |name: &str, age: Duration| {
+                let folder = cgroups.parent(hierarchy).join(format!("{prefix}{name}"));
+                fs::create_dir_all(folder.join("inner"))?;
+                let handle = fs::File::open(&folder)?;
+                handle.set_modified(SystemTime::now() - age)?;
+                anyhow::Ok(folder)
+            };
+            let new = make("new", Duration::ZERO)?;
+            make("old", ABANDONED * 2)?;
+            let used = make("used", ABANDONED * 2)?;
+            let mut process = Command::new("sleep").arg("600").spawn()?;
+            let joined = fs::write(used.join("cgroup.procs"), process.id().to_string());
+            cgroups.sweep()?;
+            let left = cgroups.named(&prefix)?;
+            let inner = used.join("inner").is_dir();
+            process.kill()?;
+            process.wait()?;
+            remove_tree(&new)?;
+            remove_tree(&used)?;
+            joined?;
+            Ok((left, inner))
+        });
+        let (left, inner) = left.unwrap();
+        let ends: Vec<_> = left.iter().filter_map(|it| it.rsplit('-').next()).collect();
+        assert_eq!(ends.len(), 2, "{left:?}");
+        assert!(ends.contains(&"new") && ends.contains(&"used") && inner);
+    }
 
     #[test]
     fn each_line_is_a_hierarchy_and_systemd_gets_one_of_version_1() {
