@@ -14,7 +14,7 @@ use nix::sched::{CloneFlags, unshare};
 
 // One test, since it looks at everything that this process does.
 #[test]
-fn a_folder_and_a_process_are_noticed_until_they_are_gone() {
+fn what_came_is_noticed_until_it_is_gone_and_so_is_a_device_that_changed_hands() {
     let before = MachineState::capture().unwrap();
     let folder = Folder::new("noticed").unwrap();
     let with_folder = MachineState::capture().unwrap();
@@ -35,10 +35,10 @@ fn a_folder_and_a_process_are_noticed_until_they_are_gone() {
     with_folder.assert_unchanged().unwrap();
     drop(folder);
     before.assert_unchanged().unwrap();
+    a_device_that_changed_hands_is_noticed();
 }
 
 // On a thread with mounts of its own: it must be seen to fail without harm to the machine's.
-#[test]
 fn a_device_that_changed_hands_is_noticed() {
     let differences = std::thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
