@@ -14,13 +14,12 @@ pub mod cgroup;
 mod disk;
 mod inside;
 mod mount;
+mod power;
 pub mod root;
 mod ssh;
 
-use std::fs::{self, File};
-use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -29,10 +28,10 @@ use nix::sys::signal::Signal;
 use self::boot::Plan;
 pub use self::boot::{End, boot_host};
 use self::disk::Disk;
+use self::power::Power;
 pub use self::root::Root;
 use self::ssh::Keys;
 use crate::namespace::{Host, Namespace};
-use crate::process::Process;
 use crate::tool::{Output, Tool};
 use crate::wait;
 
@@ -55,14 +54,6 @@ pub struct RealHost {
     disk: Disk,
     keys: Keys,
     boots: u32,
-}
-
-/// What there is of a host only while it is on.
-#[derive(Debug)]
-struct Power {
-    supervisor: Process,
-    /// nsenter's option for each namespace of its pid 1, and the namespace.
-    namespaces: Vec<(&'static str, File)>,
 }
 
 impl RealHost {
@@ -126,24 +117,10 @@ impl RealHost {
             lower: self.root.folder().to_owned(),
             disk: folder.to_owned(),
             name: self.host.name.clone(),
+            volumes: self.disk.volumes().to_owned(),
             cgroup: cgroup::prefix_of(std::process::id())? + &unique.to_string_lossy(),
         };
-        let mut command = Command::new(program()?);
-        command.args(plan.arguments("supervise"));
-        let label = format!("boot-{}", self.boots);
-        let mut supervisor = Process::start(&label, command, Some(&self.host.namespace), folder)?;
-        let what = format!("systemd to be the first process of {}", self.host.name);
-        let namespaces = wait::until(&what, PATIENCE, || match supervisor.ended() {
-            Some(_) => Some(None),
-            None => first_process(supervisor.pid()).map(Some),
-        })?;
-        let Some(namespaces) = namespaces else {
-            bail!("{} did not boot:\n{}", self.host.name, supervisor.log());
-        };
-        self.power = Some(Power {
-            supervisor,
-            namespaces,
-        });
+        self.power = Some(Power::on(&plan, self.boots, &self.host)?);
         Ok(())
     }
 
@@ -223,23 +200,7 @@ impl RealHost {
     pub fn tool(&self, command: &[&str]) -> Result<Tool> {
         let power = self.power.as_ref();
         let power = power.with_context(|| format!("{} is off", self.host.name))?;
-        let own = std::process::id();
-        let options = power.namespaces.iter().map(|(option, namespace)| {
-            format!("--{option}=/proc/{own}/fd/{}", namespace.as_raw_fd())
-        });
-        Ok(Tool::new("nsenter")
-            .args(options)
-            .args(["--", "env", "-i"])
-            .args(
-                [
-                    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-                    "HOME=/root",
-                    "LANG=C.UTF-8",
-                    "SYSTEMD_PAGER=",
-                ]
-                .iter()
-                .chain(command),
-            ))
+        Ok(power.tool(command))
     }
 
     /// Executes a command line in it by its sshd, from another place in the network.
@@ -276,6 +237,18 @@ impl RealHost {
             .input(bytes)
             .succeed()
             .map(drop)
+    }
+
+    /// From its next boot on, this folder of it lies on its disk without the overlay: for programs
+    /// that mount overlays in it themselves, as container runtimes do.
+    ///
+    /// # Errors
+    /// If it is on, or the path leads through a symlink.
+    pub fn add_volume(&mut self, path: &str) -> Result<()> {
+        if self.power.is_some() {
+            bail!("{} is on", self.host.name);
+        }
+        self.disk.make_volume(path)
     }
 
     /// Copies a file of the machine into it, on or off.
@@ -425,43 +398,6 @@ impl Drop for RealHost {
             power.supervisor.stop();
         }
     }
-}
-
-/// Where the program `boot-host` is: built by cargo with every test of this crate.
-fn program() -> Result<PathBuf> {
-    let own = std::env::current_exe()?;
-    let mut folders = own.ancestors().skip(1).take(2);
-    folders
-        .find_map(|folder| Some(folder.join("boot-host")).filter(|it| it.is_file()))
-        .with_context(|| format!("there is no boot-host beside {}: build it", own.display()))
-}
-
-/// The namespaces of a supervisor's host, once its first process is systemd and so is certain to
-/// have left the machine's root.
-fn first_process(supervisor: u32) -> Option<Vec<(&'static str, File)>> {
-    let children = format!("/proc/{supervisor}/task/{supervisor}/children");
-    let children = fs::read_to_string(children).ok()?;
-    let process = PathBuf::from(format!("/proc/{}", children.trim()));
-    let systemd = || {
-        let program = fs::read_link(process.join("exe")).ok()?;
-        (program.file_name()? == "systemd").then_some(())
-    };
-    systemd()?;
-    let names = [
-        ("mount", "mnt"),
-        ("uts", "uts"),
-        ("ipc", "ipc"),
-        ("net", "net"),
-        ("pid", "pid"),
-        ("cgroup", "cgroup"),
-    ];
-    let namespaces = names
-        .into_iter()
-        .map(|(option, name)| Some((option, File::open(process.join("ns").join(name)).ok()?)))
-        .collect();
-    // Still: the supervisor has not reaped it, so what was opened between is of the same process.
-    systemd()?;
-    namespaces
 }
 
 fn network_unit(host: &Host) -> String {

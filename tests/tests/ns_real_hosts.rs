@@ -172,6 +172,21 @@ fn a_host_that_lost_power_boots_again() {
 }
 
 #[test]
+fn a_volume_carries_overlays_and_outlives_a_reboot() {
+    let (_network, [mut host]) = hosts(["one"]);
+    host.add_volume("/var/lib/containers").unwrap();
+    assert!(host.add_volume("/var/run/containers").is_err(), "a symlink");
+    host.boot().unwrap();
+    let script = "cd /var/lib/containers && mkdir lower upper work merged &&
+        mount -t overlay none -o lowerdir=lower,upperdir=upper,workdir=work merged &&
+        echo kept >merged/file";
+    host.succeed(&["sh", "-c", script]).unwrap();
+    host.reboot().unwrap();
+    let kept = host.succeed(&["cat", "/var/lib/containers/upper/file"]);
+    assert_eq!(kept.unwrap(), "kept\n");
+}
+
+#[test]
 fn a_failing_unit_is_named_with_the_end_of_the_journal() {
     let (_network, [mut host]) = hosts(["one"]);
     host.write(

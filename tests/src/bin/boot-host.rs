@@ -4,5 +4,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    harness::real_host::boot_host(std::env::args().skip(1).collect())
+    harness::real_host::boot_host(&std::env::args().skip(1).collect::<Vec<_>>())
 }

@@ -50,30 +50,40 @@ pub(crate) struct Plan {
     pub(crate) name: String,
     /// Name of its cgroups.
     pub(crate) cgroup: String,
+    /// Folders of the disk, and where each is mounted in the host.
+    pub(crate) volumes: Vec<(PathBuf, String)>,
 }
 
 impl Plan {
-    pub(crate) fn arguments(&self, role: &str) -> [String; 5] {
+    pub(crate) fn arguments(&self, role: &str) -> Vec<String> {
         let path = |it: &Path| it.to_string_lossy().into_owned();
-        [
+        let mut arguments = vec![
             role.to_owned(),
             path(&self.lower),
             path(&self.disk),
             self.name.clone(),
             self.cgroup.clone(),
-        ]
+        ];
+        for (plain, inside) in &self.volumes {
+            arguments.extend([path(plain), inside.clone()]);
+        }
+        arguments
     }
 
     /// The role, and the plan for it.
-    fn parse(arguments: Vec<String>) -> Result<(String, Self)> {
-        let Ok([role, lower, disk, name, cgroup]) = <[String; 5]>::try_from(arguments) else {
+    fn parse(arguments: &[String]) -> Result<(&str, Self)> {
+        let [role, lower, disk, name, cgroup, volumes @ ..] = arguments else {
             bail!("boot-host is started by the harness of real hosts and by nobody else");
         };
+        let volumes = volumes.chunks_exact(2);
         let plan = Self {
             lower: lower.into(),
             disk: disk.into(),
-            name,
-            cgroup,
+            name: name.clone(),
+            cgroup: cgroup.clone(),
+            volumes: volumes
+                .map(|it| (PathBuf::from(&it[0]), it[1].clone()))
+                .collect(),
         };
         Ok((role, plan))
     }
@@ -120,13 +130,13 @@ impl End {
 
 /// `main` of the program `boot-host`.
 #[must_use]
-pub fn boot_host(arguments: Vec<String>) -> ExitCode {
-    if let [role, name] = arguments.as_slice()
+pub fn boot_host(arguments: &[String]) -> ExitCode {
+    if let [role, name] = arguments
         && role == "hold"
     {
         return hold(name).map_or_else(failed, |()| ExitCode::SUCCESS);
     }
-    let done = Plan::parse(arguments).and_then(|(role, plan)| match role.as_str() {
+    let done = Plan::parse(arguments).and_then(|(role, plan)| match role {
         "supervise" => supervise(&plan).map(|end| ExitCode::from(end.code())),
         "init" => become_init(&plan).map(|never| match never {}),
         _ => bail!("there is no role {role}"),
@@ -236,6 +246,9 @@ fn become_init(plan: &Plan) -> Result<Infallible> {
     let merged = plan.merged();
     mount_overlay(plan)?;
     inside::mount_all(&merged, &plan.name, &cgroups)?;
+    for (plain, inside) in &plan.volumes {
+        mount::bind(plain, &merged.join(inside.trim_start_matches('/')))?;
+    }
     change_root(&merged)?;
     verify(machine, &[&program, &plan.disk, &plan.lower])?;
     mount::share_below_root()?;

@@ -1,6 +1,6 @@
 //! A host's disk: what it has written over the shared root, and what it is given while it is off.
 //!
-//! Below its folder: `upper` and `work` of the overlay, `merged` and `cgroup` as mount points for
+//! Below its folder: `upper` and `work` of the overlay, a folder for each volume, `merged` and `cgroup` as mount points for
 //! the supervisor alone. All of it goes with the value.
 
 use std::fs::{self, DirBuilder, Permissions};
@@ -16,6 +16,7 @@ use crate::folder::Folder;
 pub(crate) struct Disk {
     folder: Folder,
     lower: PathBuf,
+    volumes: Vec<(PathBuf, String)>,
 }
 
 impl Disk {
@@ -30,6 +31,7 @@ impl Disk {
         Ok(Self {
             folder,
             lower: lower.to_owned(),
+            volumes: Vec::new(),
         })
     }
 
@@ -71,6 +73,21 @@ impl Disk {
             }
         }
         Ok(())
+    }
+
+    /// Makes a folder of the host one of this disk by itself, without the overlay.
+    pub(crate) fn make_volume(&mut self, path: &str) -> Result<()> {
+        // So that nothing on the way to the mount point is a symlink, which might lead anywhere.
+        self.place(&format!("{path}/inside"))?;
+        let plain = self.folder().join(format!("volume-{}", self.volumes.len()));
+        DirBuilder::new().mode(0o755).create(&plain)?;
+        self.volumes.push((plain, path.to_owned()));
+        Ok(())
+    }
+
+    /// Where each volume is on this disk, and in the host.
+    pub(crate) fn volumes(&self) -> &[(PathBuf, String)] {
+        &self.volumes
     }
 
     fn upper(&self) -> PathBuf {
