@@ -24,6 +24,7 @@ pub mod machine;
 pub mod namespace;
 pub mod nginx;
 pub mod process;
+pub mod program;
 pub mod real_host;
 pub mod router;
 #[allow(unsafe_code)]
