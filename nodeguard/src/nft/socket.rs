@@ -54,7 +54,8 @@ pub struct ForeignChain {
     pub kind: String,
 }
 
-/// Our table in the network namespace in which this was opened.
+/// Our table in the network namespace in which this was opened. To be used by threads of that
+/// namespace: a socket that fails is opened anew.
 #[derive(Debug)]
 pub struct Nft {
     /// What owns the table, by its port: this very socket must stay open.
