@@ -3,11 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a test may be blunt")]
 
 use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use harness::namespace::Namespace;
 use harness::nftables::{drifted, exclusive, nft, open, script, with_nodes};
 use harness::tool::Tool;
+use harness::wait;
 use nodeguard::nft::drift::Integrity;
 use nodeguard::nft::{Done, Monitor, NftError, Ownership, json, sample, text};
 use nodeguard::ruleset::Match;
@@ -298,6 +300,35 @@ fn a_change_before_the_first_look_is_told_too() {
     guard.replace(&ruleset).unwrap();
     script(&namespace, "add rule inet nodeguard sources accept");
     assert_eq!(drifted(&mut guard, &ruleset), ["rule added to sources"]);
+}
+
+#[test]
+fn others_who_change_their_own_tables_all_the_time_are_no_drift() {
+    let namespace = Namespace::new().unwrap();
+    let many = with_nodes((0..20_000_u32).map(|n| (0x0a00_0000 + n).to_be_bytes()));
+    let mut guard = exclusive(&namespace);
+    guard.replace(&many).unwrap();
+    let (stop, changes) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                script(&namespace, "add table ip other; delete table ip other");
+                changes.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let found: Vec<_> = (0..10)
+            .map(|_| {
+                let before = changes.load(Ordering::Relaxed);
+                let changed = || changes.load(Ordering::Relaxed) > before;
+                wait::until_true("a change by others", changed).unwrap();
+                guard.check(&many)
+            })
+            .collect();
+        stop.store(true, Ordering::Relaxed);
+        for integrity in found {
+            assert_eq!(integrity.unwrap(), Integrity::Intact);
+        }
+    });
 }
 
 #[test]
