@@ -225,9 +225,7 @@ pub fn teardown(pins: &Path) -> Result<(), BpfError> {
     if !pins.is_bpffs() {
         return Ok(());
     }
-    if pins.links().exists() {
-        attach::remove_all(&pins)?;
-    }
+    attach::remove_all(&pins)?;
     pins.remove()
 }
 
