@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may be blunt")]
 
 #[path = "../../nodeguard/tests/frames/mod.rs"]
+#[allow(dead_code, reason = "not every test needs all of it")]
 mod frames;
 
 use std::io::IoSlice;
@@ -23,7 +24,9 @@ use harness::wait::until_true;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, sendmsg, socket};
-use nodeguard::bpf::{Counters, Device, Flags, Mode, Plane, Refusal, State, Tables, teardown};
+use nodeguard::bpf::{
+    BpfError, Counters, Device, Flags, Mode, Plane, Refusal, State, Tables, teardown,
+};
 
 use frames::*;
 
@@ -138,7 +141,7 @@ impl Scene {
     }
 
     /// Puts frames on the stranger's wire, addressed to the node's device, until told to stop.
-    fn flood(&self, frame: &[u8], sent: &AtomicU64, stop: impl Fn(u64) -> bool) {
+    fn flood(&self, frame: &[u8], sent: &AtomicU64, stop: impl Fn(u64) -> bool + Sync) {
         let to: [u8; 6] = self
             .node
             .namespace
@@ -280,11 +283,13 @@ fn tags_that_the_kernel_takes_off_hide_nothing() {
 
         scene.attach(&mut plane, mode);
         let before = scene.received();
-        for count in 0..=4 {
+        for count in 0..=3 {
             scene.send(&bare.clone().tags(&vec![PRIORITY_TAG; count]).frame(), 10);
         }
-        scene.send(&bare.clone().tags(&[VLAN_TAG]).frame(), 10);
-        // Four tags are left to nftables, and there is none here; so they mark the end.
+        // XDP does not see the first tag, which the sender's side keeps beside the frame.
+        scene.send(&bare.clone().tags(&[PRIORITY_TAG, VLAN_TAG]).frame(), 10);
+        // Five tags are left to nftables, and there is none here; so they mark the end.
+        scene.send(&bare.clone().tags(&[PRIORITY_TAG; 5]).frame(), 10);
         let arrived = || scene.received() >= before + 10;
         until_true("what is left to nftables gets through", arrived).unwrap();
         until_true("all are counted", || {
@@ -428,11 +433,15 @@ fn a_change_of_generation_lets_nothing_through() {
         assert!(sent >= FRAMES);
         assert_eq!(scene.received(), before, "of {sent} frames");
         let counted = || dropped(&plane.counters().unwrap(), Reason::Stranger, VXLAN);
-        // What a full queue of the wire has lost is counted by nobody; of the rest, each change may
-        // miss what another processor was just about to count.
         println!("{mode:?}: {sent} frames, {} counted", counted());
+        // A queue that is full loses frames before XDP, and each change may miss what another
+        // processor was just about to count.
+        let least = match mode {
+            Mode::Tcx => sent / 100 * 99,
+            Mode::Xdp => sent / 2,
+        };
         assert!(
-            counted() <= sent && counted() > sent / 2,
+            (least..=sent).contains(&counted()),
             "{} of {sent}",
             counted()
         );
@@ -504,6 +513,29 @@ fn a_device_that_comes_back_is_guarded_anew() {
     scene.node.namespace.run(|| plane.attach(&[])).unwrap();
     assert_eq!(scene.at_tcx(), []);
     assert!(scene.reaches(&scene.stranger, scene.node.v4, KUBELET));
+}
+
+#[test]
+fn without_rights_there_is_one_clear_error() {
+    const CHILD: &str = "GATEHOUSE_WITHOUT_RIGHTS";
+    if std::env::var_os(CHILD).is_some() {
+        let folder = Folder::new("bpf-rights").unwrap();
+        let error = Plane::load(&folder.path().join("bpf")).err().unwrap();
+        assert!(matches!(error, BpfError::Unavailable { .. }), "{error:?}");
+        return;
+    }
+    // Root, but with none of root's capabilities.
+    let this = std::env::current_exe().unwrap();
+    Tool::new("setpriv")
+        .args(["--bounding-set=-all", "--inh-caps=-all"])
+        .args([
+            this.to_str().unwrap(),
+            "--exact",
+            "without_rights_there_is_one_clear_error",
+        ])
+        .environment(CHILD, "1")
+        .succeed()
+        .unwrap();
 }
 
 #[test]

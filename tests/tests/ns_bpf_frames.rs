@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may be blunt")]
 
 #[path = "../../nodeguard/tests/frames/mod.rs"]
+#[allow(dead_code, reason = "not every test needs all of it")]
 mod frames;
 
 use std::net::{IpAddr, Ipv4Addr};

@@ -202,55 +202,60 @@ impl Links {
         (program, number): (BorrowedFd<'_>, u32),
     ) -> io::Result<()> {
         let path = path_of(&self.folder, device.index, mode);
-        let link = match revived(&path, device.index, program, number)? {
-            Some(link) => link,
-            None => {
-                let link = attached(device.index, mode, program)?;
-                // A failure closes the only descriptor, and that detaches.
-                kernel::pin(link.as_fd(), &path)?;
-                link
+        let key = (device.index, mode);
+        let link = match kernel::open(&path) {
+            Ok(pinned) => match revived(&pinned, device.index, program, number)? {
+                true => pinned,
+                false => {
+                    fs::remove_file(&path)?;
+                    new_link(device.index, mode, program, &path)?
+                }
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // Somebody removed the pin; what we hold is attached still.
+                match self.held.remove(&key) {
+                    Some(held) if revived(&held.link, device.index, program, number)? => {
+                        kernel::pin(held.link.as_fd(), &path)?;
+                        held.link
+                    }
+                    _ => new_link(device.index, mode, program, &path)?,
+                }
             }
+            Err(error) => return Err(error),
         };
         let held = Held {
             link,
             name: device.name.clone(),
             program: number,
         };
-        self.held.insert((device.index, mode), held);
+        self.held.insert(key, held);
         Ok(())
     }
 }
 
-/// The pinned link, running our program. A dead one (detached by hand, or its device is gone and
-/// another has its index) is removed.
-fn revived(
-    path: &Path,
-    index: u32,
-    program: BorrowedFd<'_>,
-    number: u32,
-) -> io::Result<Option<OwnedFd>> {
-    let link = match kernel::open(path) {
-        Ok(link) => link,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let alive = kernel::link_info(link.as_fd()).and_then(|info| {
-        if info.device != index {
-            return Ok(false);
-        }
-        if info.program != number {
-            kernel::update(link.as_fd(), program)?;
-        }
-        Ok(true)
-    });
-    match alive {
-        Ok(true) => Ok(Some(link)),
-        Ok(false) => fs::remove_file(path).map(|()| None),
-        Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => {
-            fs::remove_file(path).map(|()| None)
-        }
+/// Whether a link is attached to that device; if so, it runs our program from now on. A dead one was
+/// detached by hand, or its device is gone and another has its index.
+fn revived(link: &OwnedFd, index: u32, program: BorrowedFd<'_>, number: u32) -> io::Result<bool> {
+    let info = kernel::link_info(link.as_fd())?;
+    if info.device != index {
+        return Ok(false);
+    }
+    if info.program == number {
+        return Ok(true);
+    }
+    match kernel::update(link.as_fd(), program) {
+        Ok(()) => Ok(true),
+        // It died since we asked.
+        Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+fn new_link(index: u32, mode: Mode, program: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+    let link = attached(index, mode, program)?;
+    // A failure closes the only descriptor, and that detaches.
+    kernel::pin(link.as_fd(), path)?;
+    Ok(link)
 }
 
 fn attached(index: u32, mode: Mode, program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
