@@ -96,10 +96,13 @@ pub(super) struct Programs<'a> {
     pub(super) xdp: (BorrowedFd<'a>, u32),
 }
 
+/// Index of a device, and how it is attached.
+type Place = (u32, Mode);
+
 /// Our links.
 pub(super) struct Links {
     folder: PathBuf,
-    held: BTreeMap<(u32, Mode), Held>,
+    held: BTreeMap<Place, Held>,
 }
 
 struct Held {
@@ -126,7 +129,7 @@ impl Links {
         let mut kept = BTreeSet::new();
         let mut report = Vec::new();
         for device in wanted {
-            let state = match self.admit(device, &ethernet) {
+            let state = match admit(device, &ethernet) {
                 Err(refusal) => State::Refused(refusal),
                 Ok(()) => self.guard(device, programs),
             };
@@ -155,7 +158,7 @@ impl Links {
 
     /// Asks the kernel about each link; what is reported, [`Links::follow`] mends.
     pub(super) fn check(&self) -> Vec<Detached> {
-        let broken = |(&(index, mode), held): (&(u32, Mode), &Held)| {
+        let broken = |(&(index, mode), held): (&Place, &Held)| {
             let sound = kernel::link_info(held.link.as_fd())
                 .is_ok_and(|info| info.device == index && info.program == held.program);
             // Without its pin, a link lasts as long as this process.
@@ -167,16 +170,6 @@ impl Links {
             })
         };
         self.held.iter().filter_map(broken).collect()
-    }
-
-    fn admit(&self, device: &Device, ethernet: &BTreeSet<String>) -> Result<(), Refusal> {
-        if if_nametoindex(device.name.as_str()) != Ok(device.index) {
-            return Err(Refusal::Gone);
-        }
-        if !ethernet.contains(&device.name) {
-            return Err(Refusal::NotEthernet);
-        }
-        Ok(())
     }
 
     fn guard(&mut self, device: &Device, programs: &Programs<'_>) -> State {
@@ -231,6 +224,16 @@ impl Links {
         self.held.insert(key, held);
         Ok(())
     }
+}
+
+fn admit(device: &Device, ethernet: &BTreeSet<String>) -> Result<(), Refusal> {
+    if if_nametoindex(device.name.as_str()) != Ok(device.index) {
+        return Err(Refusal::Gone);
+    }
+    if !ethernet.contains(&device.name) {
+        return Err(Refusal::NotEthernet);
+    }
+    Ok(())
 }
 
 /// Whether a link is attached to that device; if so, it runs our program from now on. A dead one was
@@ -310,7 +313,7 @@ fn path_of(folder: &Path, index: u32, mode: Mode) -> PathBuf {
 
 /// The pinned links. By index and not by name: a device's name may change and may hold a dot, which
 /// the BPF file system does not allow.
-fn pinned(folder: &Path) -> Result<Vec<((u32, Mode), PathBuf)>, BpfError> {
+fn pinned(folder: &Path) -> Result<Vec<(Place, PathBuf)>, BpfError> {
     let unread = |error| failure(folder, "cannot be read", error);
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).map_err(unread)? {
