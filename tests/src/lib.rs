@@ -25,6 +25,7 @@ pub mod interrupt;
 pub mod load;
 pub mod machine;
 pub mod namespace;
+pub mod nftables;
 pub mod nginx;
 pub mod process;
 pub mod program;
