@@ -50,6 +50,8 @@ pub struct GuardConfig {
     pub metrics: Option<SocketAddr>,
     /// Folder of the last good ruleset, which the boot unit loads.
     pub state: PathBuf,
+    /// Folder of the control socket and of what keeps the BPF plane in place; gone after a reboot.
+    pub runtime: PathBuf,
 }
 
 /// A device of this node.

@@ -2,8 +2,14 @@
 //!
 //! A packet is judged before connection tracking and before kube-proxy changes its destination
 //! (`prerouting`), and once more with the destination that it has in the end (`input`, `forward`),
-//! before any masquerade hides who sent it. Each time the question is the same: is it for an
-//! isolated port of a node of this cluster (`towards`), and is its source a peer (`sources`)?
+//! before any masquerade hides who sent it. Each time the question is: is it for an isolated port
+//! of a node of this cluster (`towards`), and is its source a peer (`sources`)?
+//!
+//! Peers send straight to the node they mean. What this node forwards to a node's isolated port, or
+//! has turned towards its own, comes by a Service or a route of somebody else's making, and then a
+//! node's address proves nothing: a pod's packet to another node's NodePort arrives there with the
+//! address of the pod's node. So only the cluster's own pods may come that way, to the ports that
+//! they may reach (`relayed`).
 //!
 //! No rule looks at a connection's state, so a peer that is removed is cut with its next packet.
 
@@ -27,7 +33,7 @@ const PRIORITY: i32 = -450;
 pub const LOOPBACK_COUNTER: &str = "loopback";
 
 /// The sets whose elements count drops: one for each reason.
-pub const COUNTED_SETS: [&str; 3] = ["stranger", "pod", "spoofed"];
+pub const COUNTED_SETS: [&str; 4] = ["stranger", "pod", "relayed", "spoofed"];
 
 /// The ruleset of a policy.
 #[must_use]
@@ -180,6 +186,7 @@ fn chains(policy: &Policy) -> Vec<Chain> {
     let mut chains = vec![
         count_and_drop("stranger", ["count-stranger", "drop-stranger"]),
         count_and_drop("pod", ["count-pod", "drop-pod"]),
+        count_and_drop("relayed", ["count-relayed", "drop-relayed"]),
         count_and_drop("spoofed", ["count-spoofed", "drop-spoofed"]),
     ];
     let mut known = Vec::new();
@@ -192,6 +199,7 @@ fn chains(policy: &Policy) -> Vec<Chain> {
     }
     chains.extend([
         chain("known", None, known),
+        chain("through", None, through()),
         chain("sources", None, sources()),
         chain("towards", None, towards()),
     ]);
@@ -215,18 +223,7 @@ fn chains(policy: &Policy) -> Vec<Chain> {
                 rule("isolated-port", [port_in("isolated")], goto("towards")),
             ],
         ),
-        chain(
-            "input",
-            Some(Hook::Input),
-            vec![
-                rule(
-                    "input-loopback-device",
-                    [Match::LoopbackDevice],
-                    Verdict::Accept,
-                ),
-                rule("input-own-port", [port_in("own_ports")], goto("sources")),
-            ],
-        ),
+        chain("input", Some(Hook::Input), input(policy)),
         chain(
             "forward",
             Some(Hook::Forward),
@@ -238,6 +235,30 @@ fn chains(policy: &Policy) -> Vec<Chain> {
         ),
     ]);
     chains
+}
+
+/// What is for this node, with the destination it has in the end.
+fn input(policy: &Policy) -> Vec<Rule> {
+    let mut rules = vec![rule(
+        "input-loopback-device",
+        [Match::LoopbackDevice],
+        Verdict::Accept,
+    )];
+    // Where pods run, kube-proxy runs, and tenants decide what it does. A mere master has none, and
+    // is spared connection tracking.
+    if policy.role.is_worker() {
+        rules.push(rule(
+            "input-changed",
+            [port_in("own_ports"), Match::DestinationChanged],
+            goto("through"),
+        ));
+    }
+    rules.push(rule(
+        "input-own-port",
+        [port_in("own_ports")],
+        goto("sources"),
+    ));
+    rules
 }
 
 /// Is it for a node of this cluster that has this port? What is not, passes.
@@ -271,31 +292,55 @@ fn towards() -> Vec<Rule> {
 /// Who sent it? Whoever is not let in by name here, is not let in.
 fn sources() -> Vec<Rule> {
     use Field::{SourceV4, SourceV6};
-    let from = |name, field, set, chain| rule(name, [in_set([field], set)], goto(chain));
-    let pod = |name, field, set| {
+    let from = |name, field, set| rule(name, [in_set([field], set)], goto("known"));
+    let mut rules = vec![
+        rule("forwarded", [Match::Forwarded], goto("through")),
+        from("from-node-v4", SourceV4, "nodes4"),
+        from("from-node-v6", SourceV6, "nodes6"),
+        from("from-router-v4", SourceV4, "routers4"),
+        from("from-router-v6", SourceV6, "routers6"),
+        from("from-router-range-v4", SourceV4, "router_ranges4"),
+        from("from-router-range-v6", SourceV6, "router_ranges6"),
+    ];
+    rules.extend(pods([
+        "from-allowed-pod-v4",
+        "from-allowed-pod-v6",
+        "from-pod-v4",
+        "from-pod-v6",
+    ]));
+    rules.push(rule("from-stranger", [], goto("stranger")));
+    rules
+}
+
+/// What came by way of this node's forwarding or DNAT: the cluster's pods or nobody.
+fn through() -> Vec<Rule> {
+    let mut rules = Vec::from(pods([
+        "through-allowed-pod-v4",
+        "through-allowed-pod-v6",
+        "through-pod-v4",
+        "through-pod-v6",
+    ]));
+    rules.push(rule("through-other", [], goto("relayed")));
+    rules
+}
+
+/// Pods, by the ports that they may reach, then the rest of their packets.
+fn pods(names: [&'static str; 4]) -> [Rule; 4] {
+    use Field::{SourceV4, SourceV6};
+    let [allowed_v4, allowed_v6, v4, v6] = names;
+    let allowed = |name, field, set| {
         rule(
             name,
             [in_set([field], set), port_in("pod_ports")],
             goto("known"),
         )
     };
-    vec![
-        from("from-node-v4", SourceV4, "nodes4", "known"),
-        from("from-node-v6", SourceV6, "nodes6", "known"),
-        from("from-router-v4", SourceV4, "routers4", "known"),
-        from("from-router-v6", SourceV6, "routers6", "known"),
-        from("from-router-range-v4", SourceV4, "router_ranges4", "known"),
-        from("from-router-range-v6", SourceV6, "router_ranges6", "known"),
-        pod("from-allowed-pod-v4", SourceV4, "pods4"),
-        pod("from-allowed-pod-v6", SourceV6, "pods6"),
-        from("from-pod-v4", SourceV4, "pods4", "pod"),
-        from("from-pod-v6", SourceV6, "pods6", "pod"),
-        Rule {
-            name: "from-stranger",
-            matches: Vec::new(),
-            counter: None,
-            verdict: Some(goto("stranger")),
-        },
+    let pod = |name, field, set| rule(name, [in_set([field], set)], goto("pod"));
+    [
+        allowed(allowed_v4, SourceV4, "pods4"),
+        allowed(allowed_v6, SourceV6, "pods6"),
+        pod(v4, SourceV4, "pods4"),
+        pod(v6, SourceV6, "pods6"),
     ]
 }
 
@@ -349,4 +394,58 @@ fn in_set(fields: impl Into<Vec<Field>>, set: &'static str) -> Match {
 
 fn port_in(set: &'static str) -> Match {
     in_set([Field::Protocol, Field::DestinationPort], set)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use config::roles::Role;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_what_is_named_exists() {
+        for role in Role::ALL {
+            let ruleset = compile(&Policy::shut("acme", "n", Some(role)));
+            let mut names = HashSet::new();
+            for (_, rule) in ruleset.rules() {
+                assert!(names.insert(rule.name), "{}", rule.name);
+                for it in &rule.matches {
+                    if let Match::InSet { set, fields } = it {
+                        let set = ruleset.set(set).unwrap();
+                        assert_eq!(set.key.len(), fields.len(), "{}", rule.name);
+                    }
+                }
+                assert!(ruleset.without(rule.name).is_some());
+            }
+            let mut known: HashSet<&str> = HashSet::new();
+            for chain in &ruleset.chains {
+                for rule in &chain.rules {
+                    if let Some(Verdict::Goto(to)) = rule.verdict {
+                        assert!(known.contains(to), "{to} stands after {}", chain.name);
+                    }
+                }
+                known.insert(chain.name);
+            }
+        }
+    }
+
+    #[test]
+    fn ranges_within_ranges_are_left_out() {
+        let range = |text: &str| IpRange::parse(text).unwrap();
+        let ranges = ["10.0.0.0/8", "10.1.0.0/16", "10.0.0.0/8", "192.0.2.0/24"].map(range);
+        let kept: Vec<_> = outermost(&ranges).into_iter().collect();
+        assert_eq!(kept, [range("10.0.0.0/8"), range("192.0.2.0/24")]);
+    }
+
+    #[test]
+    fn only_what_runs_pods_tracks_connections() {
+        let tracks = |role| {
+            let ruleset = compile(&Policy::shut("acme", "n", Some(role)));
+            let is = |rule: &Rule| rule.matches.contains(&Match::DestinationChanged);
+            ruleset.rules().any(|(_, rule)| is(rule))
+        };
+        assert!(!tracks(Role::Master) && tracks(Role::Worker) && tracks(Role::Single));
+    }
 }

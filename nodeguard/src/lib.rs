@@ -5,7 +5,10 @@
 
 pub mod bpf;
 pub mod compile;
+pub mod devices;
 pub mod nft;
 pub mod policy;
 pub mod ruleset;
+pub mod safeguard;
+pub mod state;
 pub mod verdict;

@@ -147,6 +147,11 @@ pub enum Match {
     },
     /// `fib daddr type local`: addressed to this node.
     DestinationIsLocal,
+    /// `meta oif != 0`: it is on its way out again, which only the forward hook can say.
+    Forwarded,
+    /// `ct status dnat`: somebody changed its destination on this node. Switches connection
+    /// tracking on, where it is not.
+    DestinationChanged,
     /// `fib saddr . iif oif missing`: an answer would not leave by the device that the packet
     /// came by.
     ReversePathMissing,

@@ -83,6 +83,13 @@ impl Mapping for GuardConfig {
             FilePath,
             json!("/var/lib/nodeguard"),
         );
+        let runtime = f.defaulted(
+            "runtime",
+            "Folder of the control socket and of what keeps the BPF plane in place; gone after a \
+             reboot.",
+            FilePath,
+            json!("/run/nodeguard"),
+        );
 
         if let Some(addresses) = &addresses {
             refuse_twice(f, addresses, "this address", |address| *address);
@@ -147,6 +154,7 @@ impl Mapping for GuardConfig {
             reverse_path: reverse_path?,
             metrics: metrics?.map(|metrics| metrics.value),
             state: state?,
+            runtime: runtime?,
         })
     }
 }
