@@ -145,6 +145,8 @@ pub struct Drop {
     pub node: Place,
     /// Why.
     pub reason: Reason,
+    /// The family that is counted.
+    pub family: Family,
     /// The protocol that is counted.
     pub protocol: Protocol,
     /// The port that is counted.
@@ -163,8 +165,8 @@ pub enum Sight {
     Pod,
     /// Yes, at `flannel.1`.
     Overlay,
-    /// No: it gets its forbidden destination by kube-proxy's translation.
-    Translated,
+    /// No: what forbids it is how it goes on from here, translated or forwarded.
+    Later,
     /// No: only the routing table says that the source is a lie.
     Routing,
     /// No: addressed to a broadcast, multicast or anycast address.

@@ -154,7 +154,14 @@ impl Table<'_> {
     }
 
     /// What becomes of a request from one place to a port of a node, by the node's main address.
-    fn expected(&self, from: Place, node: Place, protocol: Protocol, port: u16) -> Expectation {
+    fn expected(
+        &self,
+        from: Place,
+        node: Place,
+        family: Family,
+        protocol: Protocol,
+        port: u16,
+    ) -> Expectation {
         if !is_isolated(node, protocol, port) {
             return Expectation::Open;
         }
@@ -162,6 +169,7 @@ impl Table<'_> {
             Expectation::Dropped(Drop {
                 node,
                 reason,
+                family,
                 protocol,
                 port,
                 sight,

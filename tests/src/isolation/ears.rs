@@ -14,7 +14,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nodeguard::ruleset::Family;
 use socket2::{Domain, Socket, Type};
 
-use super::frames::{MAGIC, number, recognise};
+use super::frames::{ANSWER, MAGIC, number, recognise};
 use super::place::Place;
 use super::topology::Topology;
 
@@ -286,6 +286,8 @@ fn echo(place: Place, port: u16, socket: &Socket, heard: &mut Heard) -> bool {
 fn answer(socket: &UdpSocket) {
     let mut bytes = [0; 64];
     while let Ok((length, from)) = socket.recv_from(&mut bytes) {
+        // Otherwise the raw socket of the sender would take it for the request.
+        bytes[..4].copy_from_slice(&ANSWER);
         // Whoever does not get it says so: the case fails for want of an answer.
         let _ = socket.send_to(&bytes[..length], from);
     }

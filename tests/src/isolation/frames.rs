@@ -11,6 +11,8 @@ use super::place::Mac;
 
 /// First bytes of a UDP datagram of ours; the marker follows.
 pub const MAGIC: [u8; 4] = *b"GHmx";
+/// First bytes of the answer to one.
+pub const ANSWER: [u8; 4] = *b"GHok";
 
 /// What is asked for, whatever the frame looks like.
 #[derive(Clone, Copy, Debug)]

@@ -30,7 +30,7 @@ pub struct Service {
     pub target_port: u16,
 }
 
-/// NodePort of m1 that a rule of the tenant sends to its own 127.0.0.1.
+/// NodePort of solo that a rule of the tenant sends to its own 127.0.0.1.
 pub const LOCALHOST_NODE_PORT: u16 = 30_999;
 /// The port of 127.0.0.1 that it is sent to.
 pub const LOCALHOST_TARGET: u16 = 10_257;
@@ -154,7 +154,7 @@ pub fn rules(node: Place, family: Family) -> String {
     for service in &services {
         service_rules(&mut text, service, family);
     }
-    if (node, family) == (Place::M1, Family::V4) {
+    if (node, family) == (Place::Solo, Family::V4) {
         let _ = writeln!(
             text,
             "-A KUBE-NODEPORTS -p tcp -m tcp --dport {LOCALHOST_NODE_PORT} \

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, anyhow};
 use config::roles::Role;
 use nodeguard::ruleset::Family;
 
-use super::place::{Mac, Place, mac_text, nobodys_pod, pod_v6, unlisted, unmasqueraded};
+use super::place::{Mac, Place, mac_text, nobodys_pod, unlisted, unmasqueraded};
 use super::services;
 use crate::namespace::Namespace;
 use crate::tool::Tool;
@@ -100,6 +100,9 @@ impl Topology {
         if place.role().is_some() {
             namespace.run(after_devices)?;
             batch("bridge", namespace, &forwarding_lines(place))?;
+        }
+        // A mere master runs no pods, and so no kube-proxy.
+        if place.role().is_some_and(Role::is_worker) {
             for (family, program) in [
                 (Family::V4, "iptables-restore"),
                 (Family::V6, "ip6tables-restore"),
@@ -139,9 +142,7 @@ impl Topology {
             }
         }
         if place == Place::W1 {
-            for family in FAMILIES {
-                address(&mut lines, unlisted(family), "eth0");
-            }
+            second_addresses(&mut lines, unlisted);
         }
         lines
     }
@@ -240,14 +241,11 @@ fn forwarding_lines(node: Place) -> String {
 
 fn pod_lines(pod: Place, node: Place) -> String {
     let mut lines = String::new();
-    let mut addresses: Vec<IpAddr> = FAMILIES.map(|family| pod.address(family)).to_vec();
-    if pod == Place::Fp {
-        for family in FAMILIES {
-            addresses.push(unmasqueraded(family));
-        }
+    for family in FAMILIES {
+        address(&mut lines, pod.address(family), "eth0");
     }
-    for it in addresses {
-        address(&mut lines, it, "eth0");
+    if pod == Place::Fp {
+        second_addresses(&mut lines, unmasqueraded);
     }
     lines.push_str("link set eth0 up\n");
     for (family, all) in [(Family::V4, "0.0.0.0/0"), (Family::V6, "::/0")] {
@@ -271,6 +269,17 @@ fn address(lines: &mut String, address: IpAddr, device: &str) {
         "address add {address}/{length} dev {device}{}",
         nodad(address)
     );
+}
+
+/// Addresses that are not chosen as a source unless somebody asks for them.
+fn second_addresses(lines: &mut String, of: fn(Family) -> IpAddr) {
+    for family in FAMILIES {
+        address(lines, of(family), "eth0");
+        if family == Family::V6 {
+            lines.truncate(lines.trim_end().len());
+            lines.push_str(" preferred_lft 0\n");
+        }
+    }
 }
 
 /// Duplicate address detection would keep an address unusable for a second.

@@ -7,7 +7,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 /// A device that takes frames as they are.
 #[derive(Debug)]
-pub struct Wire {
+pub(super) struct Wire {
     socket: Socket,
 }
 
@@ -16,7 +16,7 @@ impl Wire {
     ///
     /// # Errors
     /// If there is no such device, or without `CAP_NET_RAW`.
-    pub fn open(device: &str) -> Result<Self> {
+    pub(super) fn open(device: &str) -> Result<Self> {
         let index = nix::net::if_::if_nametoindex(device)
             .with_context(|| format!("find the device {device}"))?;
         // Protocol 0: it only sends.
@@ -29,7 +29,7 @@ impl Wire {
     ///
     /// # Errors
     /// If the device is down or its queue is full.
-    pub fn send(&self, frame: &[u8]) -> io::Result<()> {
+    pub(super) fn send(&self, frame: &[u8]) -> io::Result<()> {
         self.socket.send(frame).map(drop)
     }
 }

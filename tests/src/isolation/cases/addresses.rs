@@ -27,10 +27,17 @@ pub(super) fn add(table: &mut Table<'_>) {
     loopback(table);
 }
 
-fn dropped(node: Place, reason: Reason, sight: Sight, protocol: Protocol, port: u16) -> Expectation {
+/// Dropped by a node; of the family that the plan will have.
+fn dropped(
+    node: Place,
+    reason: Reason,
+    sight: Sight,
+    (family, protocol, port): (Family, Protocol, u16),
+) -> Expectation {
     Expectation::Dropped(Drop {
         node,
         reason,
+        family,
         protocol,
         port,
         sight,
@@ -51,7 +58,7 @@ fn unlisted_addresses(table: &mut Table<'_>, family: Family) {
             let mut plan = Plan::direct(OtherAddresses, from, Place::W1, family);
             plan.to.0 = second;
             let expectation = reason.map_or(Expectation::Open, |reason| {
-                dropped(Place::W1, reason, sight, protocol, KUBELET)
+                dropped(Place::W1, reason, sight, (family, protocol, KUBELET))
             });
             table.add(plan.port(protocol, KUBELET).expect(expectation));
         }
@@ -60,7 +67,7 @@ fn unlisted_addresses(table: &mut Table<'_>, family: Family) {
         plan.means = Means::Client {
             source: Some(second),
         };
-        let expectation = dropped(Place::M1, Reason::Stranger, Sight::Wire, protocol, ETCD);
+        let expectation = dropped(Place::M1, Reason::Stranger, Sight::Wire, (family, protocol, ETCD));
         table.add(plan.port(protocol, ETCD).expect(expectation));
     }
 }
@@ -79,7 +86,7 @@ fn pod_side_addresses(table: &mut Table<'_>, family: Family) {
             let expectation = if table.pod_ports.contains(&port) {
                 Expectation::Open
             } else {
-                dropped(node, Reason::Pod, Sight::Overlay, protocol, port)
+                dropped(node, Reason::Pod, Sight::Overlay, (family, protocol, port))
             };
             table.add(plan.port(protocol, port).expect(expectation));
         }
@@ -94,7 +101,7 @@ fn pod_side_addresses(table: &mut Table<'_>, family: Family) {
         let expectation = if table.pod_ports.contains(&KUBELET) {
             Expectation::Open
         } else {
-            dropped(node, Reason::Pod, sight, Protocol::Tcp, KUBELET)
+            dropped(node, Reason::Pod, sight, (family, Protocol::Tcp, KUBELET))
         };
         table.add(plan.port(Protocol::Tcp, KUBELET).expect(expectation));
     }
@@ -113,7 +120,7 @@ fn link_local_addresses(table: &mut Table<'_>) {
                 source: from.link_local().into(),
                 hop: first_hop(from, Place::W1),
             };
-            let expectation = dropped(Place::W1, Reason::Stranger, sight, protocol, KUBELET);
+            let expectation = dropped(Place::W1, Reason::Stranger, sight, (Family::V6, protocol, KUBELET));
             table.add(plan.port(protocol, KUBELET).expect(expectation));
         }
     }
@@ -141,7 +148,7 @@ fn spoofed(table: &mut Table<'_>, family: Family) {
     for protocol in Protocol::ALL {
         let mut add = |from, node: Place, source, at, reason, sight, port| {
             let plan = with_source(from, node, source, Spoofed).port(protocol, port);
-            table.add(plan.expect(dropped(at, reason, sight, protocol, port)));
+            table.add(plan.expect(dropped(at, reason, sight, (family, protocol, port))));
         };
         // The target's own address. BPF knows it.
         for (node, port) in [(Place::M1, ETCD), (Place::W1, KUBELET), (Place::Solo, ETCD)] {
@@ -154,7 +161,7 @@ fn spoofed(table: &mut Table<'_>, family: Family) {
             (Place::Fp, unmasqueraded(family)),
         ] {
             add(from, Place::M1, source, Place::M1, Reason::Pod, Sight::Wire, ETCD);
-            add(from, Place::W1, source, Place::W1, Reason::Pod, Sight::Wire, 31380);
+            add(from, Place::W1, source, Place::W1, Reason::Pod, Sight::Wire, KUBELET);
             add(from, Place::M1, source, Place::M1, Reason::Spoofed, Sight::Routing, API_SERVER);
         }
         // Peers, from a pod on the same node: to it, and beyond it.
@@ -196,19 +203,21 @@ fn gateway(table: &mut Table<'_>, family: Family) {
             (Place::W1, Place::M1, ETCD),
             (Place::W2, Place::W1, KUBELET),
         ] {
-            let drop = dropped(hop, Reason::Stranger, Sight::Wire, protocol, port);
+            let drop = dropped(hop, Reason::Stranger, Sight::Wire, (family, protocol, port));
             add(Place::Stranger, hop, node, protocol, port, drop);
-            add(Place::Edge, hop, node, protocol, port, Expectation::Open);
+            // Peers send straight to the node they mean.
+            let drop = dropped(hop, Reason::Relayed, Sight::Later, (family, protocol, port));
+            add(Place::Edge, hop, node, protocol, port, drop);
             // Not isolated where it goes.
             add(Place::Stranger, hop, node, protocol, 22, Expectation::Open);
         }
         // Whether solo lets it in is solo's business.
-        let drop = dropped(Place::Solo, Reason::Stranger, Sight::Wire, protocol, ETCD);
+        let drop = dropped(Place::Solo, Reason::Stranger, Sight::Wire, (family, protocol, ETCD));
         add(Place::Stranger, Place::W1, Place::Solo, protocol, ETCD, drop);
         // A pod's port is not the node's.
         add(Place::Stranger, Place::W1, Place::P1, protocol, KUBELET, Expectation::Open);
     }
-    let vxlan = dropped(Place::W1, Reason::Stranger, Sight::Wire, Protocol::Udp, FLANNEL_VXLAN);
+    let vxlan = dropped(Place::W1, Reason::Stranger, Sight::Wire, (family, Protocol::Udp, FLANNEL_VXLAN));
     add(Place::Stranger, Place::W1, Place::M1, Protocol::Udp, FLANNEL_VXLAN, vxlan);
 }
 
@@ -237,8 +246,7 @@ fn everybody(table: &mut Table<'_>) {
                 Place::W1,
                 Reason::Stranger,
                 Sight::Everybody,
-                Protocol::Udp,
-                KUBELET,
+                (family, Protocol::Udp, KUBELET),
             );
             table.add(
                 plan.port(Protocol::Udp, KUBELET)
@@ -269,10 +277,17 @@ fn loopback(table: &mut Table<'_>) {
                 } else {
                     Sight::Wire
                 };
-                let drop = dropped(node, Reason::Loopback, sight, protocol, port);
+                let drop = dropped(node, Reason::Loopback, sight, (Family::V4, protocol, port));
                 table.add(plan.port(protocol, port).expect(drop));
             }
         }
+    }
+    // From here on, what is known to be open. A pod's packet to an address that no file lists is
+    // none for a node as its own node sees it, and arrives masqueraded.
+    for family in FAMILIES {
+        let mut plan = Plan::direct(Group::Limits, Place::P2, Place::W1, family);
+        plan.to.0 = unlisted(family);
+        table.add(plan.port(Protocol::Tcp, KUBELET));
     }
     // Nothing but the routing table tells that this pod is none of the cluster's.
     for family in FAMILIES {

@@ -44,7 +44,7 @@ fn to_nodes(table: &mut Table<'_>, family: Family, shape: Shape) {
         for protocol in Protocol::ALL {
             for from in [Place::Stranger, Place::Edge] {
                 let plan = crafted(Group::Frames, from, node, family, shape).port(protocol, port);
-                let mut expectation = table.expected(from, node, protocol, port);
+                let mut expectation = table.expected(from, node, family, protocol, port);
                 if let Expectation::Dropped(drop) = &mut expectation
                     && !is_readable(shape)
                 {
@@ -55,9 +55,9 @@ fn to_nodes(table: &mut Table<'_>, family: Family, shape: Shape) {
         }
     }
     // A pod's frames, to its own node and through it.
-    for (node, port) in [(Place::W1, 10250), (Place::M1, 2379), (Place::W2, 31380)] {
+    for (node, port) in [(Place::W1, 10250), (Place::M1, 2379), (Place::W2, 10256)] {
         let plan = crafted(Group::Frames, Place::P1, node, family, shape).port(Protocol::Tcp, port);
-        let mut expectation = table.expected(Place::P1, node, Protocol::Tcp, port);
+        let mut expectation = table.expected(Place::P1, node, family, Protocol::Tcp, port);
         if let Expectation::Dropped(drop) = &mut expectation
             && !is_readable(shape)
         {
@@ -74,7 +74,7 @@ fn to_node_ports(table: &mut Table<'_>, family: Family, shape: Shape) {
         let mut plan = crafted(Group::FramesByNodePort, from, Place::W1, family, shape);
         plan.to.1 = INGRESS_HTTP;
         plan.lands = (door.endpoint, door.target_port);
-        let mut expectation = table.expected(from, Place::W1, Protocol::Tcp, INGRESS_HTTP);
+        let mut expectation = table.expected(from, Place::W1, family, Protocol::Tcp, INGRESS_HTTP);
         if let Expectation::Dropped(drop) = &mut expectation
             && !is_readable(shape)
         {
@@ -93,10 +93,11 @@ fn to_node_ports(table: &mut Table<'_>, family: Family, shape: Shape) {
         plan.lands = (endpoint, service.target_port);
         let drop = Expectation::Dropped(Drop {
             node: Place::W1,
-            reason: Reason::Stranger,
+            reason: Reason::Relayed,
+            family,
             protocol: Protocol::Tcp,
             port: service.target_port,
-            sight: Sight::Translated,
+            sight: Sight::Later,
         });
         table.add(plan.expect(kernel_drops(shape).unwrap_or(drop)));
     }
@@ -122,6 +123,8 @@ fn in_vxlan(table: &mut Table<'_>) {
                     .expect(Expectation::Dropped(Drop {
                         node,
                         reason: Reason::Stranger,
+                        // The frame's, whatever it carries.
+                        family: Family::V4,
                         protocol: Protocol::Udp,
                         port: FLANNEL_VXLAN,
                         sight: Sight::Wire,

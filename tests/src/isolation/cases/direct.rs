@@ -1,6 +1,8 @@
 //! By the main address of a node, with sockets like anybody's.
 
 use config::guard::Protocol;
+use config::ports::{INGRESS_HTTP, INGRESS_HTTPS};
+use nodeguard::ruleset::Family;
 
 use super::{FAMILIES, OPEN_PORTS, Plan, Table, is_peer, isolated};
 use crate::isolation::case::Group;
@@ -10,9 +12,9 @@ pub(super) fn add(table: &mut Table<'_>) {
     for node in Place::GUARDED {
         for family in FAMILIES {
             for from in Place::ALL {
-                for (protocol, port) in isolated(node) {
+                for (protocol, port) in heard_here(node) {
                     let plan = Plan::direct(group(from, node), from, node, family);
-                    let expectation = table.expected(from, node, protocol, port);
+                    let expectation = table.expected(from, node, family, protocol, port);
                     table.add(plan.port(protocol, port).expect(expectation));
                 }
                 for port in OPEN_PORTS {
@@ -43,12 +45,21 @@ fn group(from: Place, node: Place) -> Group {
     }
 }
 
-fn by_loopback(table: &mut Table<'_>, node: Place, family: nodeguard::ruleset::Family) {
+/// Isolated ports that the node itself answers at: the ingress' doors lead to pods, and have cases
+/// of their own.
+fn heard_here(node: Place) -> Vec<(Protocol, u16)> {
+    let is_door = |port| [INGRESS_HTTP, INGRESS_HTTPS].contains(&port);
+    let mut ports = isolated(node);
+    ports.retain(|(protocol, port)| *protocol != Protocol::Tcp || !is_door(*port));
+    ports
+}
+
+fn by_loopback(table: &mut Table<'_>, node: Place, family: Family) {
     let address = match family {
-        nodeguard::ruleset::Family::V4 => [127, 0, 0, 1].into(),
-        nodeguard::ruleset::Family::V6 => std::net::Ipv6Addr::LOCALHOST.into(),
+        Family::V4 => [127, 0, 0, 1].into(),
+        Family::V6 => std::net::Ipv6Addr::LOCALHOST.into(),
     };
-    for (protocol, port) in isolated(node) {
+    for (protocol, port) in heard_here(node) {
         let mut plan = Plan::direct(Group::Itself, node, node, family).port(protocol, port);
         plan.to.0 = address;
         table.add(plan);

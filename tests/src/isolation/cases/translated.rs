@@ -3,29 +3,35 @@
 use std::net::IpAddr;
 
 use config::guard::Protocol;
-use config::ports::{INGRESS_HTTP, INGRESS_HTTPS};
 use nodeguard::ruleset::Family;
 use nodeguard::verdict::Reason;
 
-use super::{FAMILIES, Plan, Table, is_isolated, is_peer};
+use super::{FAMILIES, Plan, Table, is_isolated};
 use crate::isolation::case::{Drop, Expectation, Group, Sight};
 use crate::isolation::place::Place;
 use crate::isolation::services::{
     KUBERNETES, LOCALHOST_NODE_PORT, LOCALHOST_TARGET, Service, ingress, of_the_tenant,
 };
 
-/// Senders from outside of every node.
-const OUTSIDE: [Place; 5] = [
+/// Senders from outside of every node that has a kube-proxy.
+const OUTSIDE: [Place; 6] = [
     Place::Stranger,
     Place::F1,
     Place::Fp,
     Place::Edge,
     Place::Edge2,
+    Place::M1,
 ];
+
+/// The pods of both clusters.
+const PODS: [Place; 3] = [Place::P1, Place::P2, Place::Sp];
+
+/// Nodes that have one: a mere master runs no pods and knows no Services.
+const TRANSLATING: [Place; 3] = [Place::W1, Place::W2, Place::Solo];
 
 pub(super) fn add(table: &mut Table<'_>) {
     for family in FAMILIES {
-        for node in Place::GUARDED {
+        for node in TRANSLATING {
             ingress_doors(table, node, family);
             for service in of_the_tenant(node) {
                 node_port(table, node, &service, family);
@@ -56,22 +62,30 @@ fn translated(
 }
 
 /// What becomes of it at the node that translates it.
-fn judged_at(table: &Table<'_>, hit: Place, from: Place, service: &Service) -> Expectation {
+fn judged_at(
+    table: &Table<'_>,
+    hit: Place,
+    from: Place,
+    service: &Service,
+    family: Family,
+) -> Expectation {
     let (protocol, port) = (service.protocol, service.target_port);
     let reason = match from.home() {
-        Some(home) if home == hit => {
-            (!table.pod_ports.contains(&port)).then_some(Reason::Pod)
-        }
-        _ => (!is_peer(from, hit)).then_some(Reason::Stranger),
+        // A node's own processes are translated as they leave, and arrive as the node's.
+        None if from == hit => None,
+        Some(home) if home == hit => (!table.pod_ports.contains(&port)).then_some(Reason::Pod),
+        // A peer's address proves nothing here: it may be the masquerade of a pod.
+        _ => Some(Reason::Relayed),
     };
     match reason {
         Some(reason) if is_isolated(service.endpoint, protocol, port) => {
             Expectation::Dropped(Drop {
                 node: hit,
                 reason,
+                family,
                 protocol,
                 port,
-                sight: Sight::Translated,
+                sight: Sight::Later,
             })
         }
         _ => Expectation::Open,
@@ -80,20 +94,10 @@ fn judged_at(table: &Table<'_>, hit: Place, from: Place, service: &Service) -> E
 
 fn node_port(table: &mut Table<'_>, hit: Place, service: &Service, family: Family) {
     let to = (hit.address(family), service.node_port);
-    let pod = hit.pod();
-    // A node's own processes are translated as they leave.
-    for from in OUTSIDE.into_iter().chain(pod).chain([hit]) {
+    for from in OUTSIDE.into_iter().chain(PODS).chain([hit]) {
         let plan = translated(Group::NodePort, from, to, service, family);
-        let expectation = judged_at(table, hit, from, service);
+        let expectation = judged_at(table, hit, from, service, family);
         table.add(plan.expect(expectation));
-    }
-    // A pod of another node comes with the address of its node.
-    if Place::ACME.contains(&hit) {
-        for from in [Place::P1, Place::P2] {
-            if from.home() != Some(hit) {
-                table.add(translated(Group::Limits, from, to, service, family));
-            }
-        }
     }
 }
 
@@ -102,7 +106,7 @@ fn cluster_ip(table: &mut Table<'_>, service: &Service, family: Family) {
     // Outsiders have a route to it by w1.
     for from in OUTSIDE {
         let plan = translated(Group::ClusterIp, from, to, service, family);
-        let expectation = judged_at(table, Place::W1, from, service);
+        let expectation = judged_at(table, Place::W1, from, service, family);
         table.add(plan.expect(expectation));
     }
     from_within(table, Group::ClusterIp, to, service, family);
@@ -113,7 +117,7 @@ fn external_ip(table: &mut Table<'_>, service: &Service, family: Family) {
     // Outsiders have a route to it by w2.
     for from in OUTSIDE {
         let plan = translated(Group::ExternalIp, from, to, service, family);
-        let expectation = judged_at(table, Place::W2, from, service);
+        let expectation = judged_at(table, Place::W2, from, service, family);
         table.add(plan.expect(expectation));
     }
     from_within(table, Group::ExternalIp, to, service, family);
@@ -126,10 +130,10 @@ fn from_within(
     service: &Service,
     family: Family,
 ) {
-    for from in [Place::P1, Place::P2, Place::M1, Place::W1] {
+    for from in [Place::P1, Place::P2, Place::W1, Place::W2] {
         let plan = translated(group, from, to, service, family);
         let hit = from.home().unwrap_or(from);
-        let expectation = judged_at(table, hit, from, service);
+        let expectation = judged_at(table, hit, from, service, family);
         table.add(plan.expect(expectation));
     }
 }
@@ -137,10 +141,10 @@ fn from_within(
 /// What every pod does at its start.
 fn kubernetes(table: &mut Table<'_>, family: Family) {
     let to = (KUBERNETES.cluster_ip(family), KUBERNETES.port);
-    for from in [Place::P1, Place::P2, Place::M1, Place::W1] {
+    for from in [Place::P1, Place::P2, Place::W1, Place::W2] {
         let plan = translated(Group::ClusterIp, from, to, &KUBERNETES, family);
         let hit = from.home().unwrap_or(from);
-        let expectation = judged_at(table, hit, from, &KUBERNETES);
+        let expectation = judged_at(table, hit, from, &KUBERNETES, family);
         table.add(plan.expect(expectation));
     }
 }
@@ -148,38 +152,31 @@ fn kubernetes(table: &mut Table<'_>, family: Family) {
 fn ingress_doors(table: &mut Table<'_>, node: Place, family: Family) {
     for service in ingress(node) {
         let to = (node.address(family), service.node_port);
-        for from in OUTSIDE.into_iter().chain(Place::ACME).chain(node.pod()) {
-            let mut group = Group::Ingress;
-            let mut expectation = table.expected(from, node, Protocol::Tcp, service.node_port);
-            // A pod at the door of another node is stopped at home.
-            if node == Place::M1 && !is_peer(from, node) {
-                // Not a master's port, but kube-proxy opens it there as well.
-                group = Group::Limits;
-                expectation = Expectation::Open;
-            }
-            let plan = translated(group, from, to, &service, family);
+        for from in OUTSIDE.into_iter().chain(PODS).chain(TRANSLATING) {
+            // An isolated port before the translation; the pod's own port is nobody's business.
+            let expectation = table.expected(from, node, family, Protocol::Tcp, service.node_port);
+            let plan = translated(Group::Ingress, from, to, &service, family);
             table.add(plan.expect(expectation));
         }
     }
-    debug_assert_eq!([INGRESS_HTTP, INGRESS_HTTPS], [31380, 31390]);
 }
 
 /// A translation to the node's own 127.0.0.1, which `route_localnet` makes possible.
 fn localhost(table: &mut Table<'_>) {
-    for from in [Place::Stranger, Place::F1, Place::Fp, Place::Edge, Place::W1] {
-        let mut plan = Plan::direct(Group::Loopback, from, Place::M1, Family::V4);
+    for from in [Place::Stranger, Place::F1, Place::Edge, Place::Sp] {
+        let mut plan = Plan::direct(Group::Loopback, from, Place::Solo, Family::V4);
         plan.to.1 = LOCALHOST_NODE_PORT;
         plan.lands.1 = LOCALHOST_TARGET;
         plan.what = "to 127.0.0.1";
-        if !is_peer(from, Place::M1) {
-            plan.expectation = Expectation::Dropped(Drop {
-                node: Place::M1,
-                reason: Reason::Stranger,
-                protocol: Protocol::Tcp,
-                port: LOCALHOST_TARGET,
-                sight: Sight::Translated,
-            });
-        }
+        let is_pod = from == Place::Sp;
+        plan.expectation = Expectation::Dropped(Drop {
+            node: Place::Solo,
+            reason: if is_pod { Reason::Pod } else { Reason::Relayed },
+            family: Family::V4,
+            protocol: Protocol::Tcp,
+            port: LOCALHOST_TARGET,
+            sight: Sight::Later,
+        });
         table.add(plan);
     }
 }
