@@ -123,6 +123,23 @@ impl Policy {
         self.nodes.is_empty() && self.routers.is_empty() && self.pods.is_empty()
     }
 
+    /// The policy in one line.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let counted = |count: usize, one: &str| match count {
+            1 => format!("1 {one}"),
+            count => format!("{count} {one}s"),
+        };
+        format!(
+            "{} and {} of {} reach the isolated ports of {}, a {}",
+            counted(self.nodes.len(), "node"),
+            counted(self.routers.len(), "router"),
+            self.cluster,
+            self.node,
+            self.role,
+        )
+    }
+
     /// How many addresses and ranges are let in as nodes or routers.
     #[must_use]
     pub fn peers(&self) -> usize {

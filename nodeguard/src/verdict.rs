@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use config::guard::Protocol;
 use config::net::IpRange;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::policy::{Owner, Policy};
 
@@ -68,7 +68,7 @@ pub enum Pass {
 }
 
 /// Why a packet is dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reason {
     /// Its source is neither a node of the cluster nor a router.

@@ -1,0 +1,101 @@
+//! The folder of pins: a BPF file system of our own.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MsFlags, mount, umount};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+
+use super::error::BpfError;
+
+/// Paths below the folder of pins. The file system allows no dots in names.
+#[derive(Clone, Debug)]
+pub(super) struct Pins(PathBuf);
+
+impl Pins {
+    /// Prepares the folder. `/sys/fs/bpf` would not do: `ip netns exec` hides it.
+    pub(super) fn prepare(folder: &Path) -> Result<Self, BpfError> {
+        let failed = |what, source| failure(folder, what, source);
+        fs::create_dir_all(folder).map_err(|error| failed("cannot be made", error))?;
+        let pins = Self::at(folder);
+        if !pins.is_bpffs() {
+            mount(
+                Some("bpf"),
+                folder,
+                Some("bpf"),
+                MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
+                Some("mode=0700"),
+            )
+            .map_err(|error| failed("no BPF file system can be mounted there", error.into()))?;
+        }
+        fs::create_dir_all(pins.links()).map_err(|error| failed("has no room for links", error))?;
+        Ok(pins)
+    }
+
+    /// The folder as it is.
+    pub(super) fn at(folder: &Path) -> Self {
+        Self(folder.to_owned())
+    }
+
+    pub(super) fn is_bpffs(&self) -> bool {
+        statfs(&self.0).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC)
+    }
+
+    /// Folder of pinned links.
+    pub(super) fn links(&self) -> PathBuf {
+        self.0.join("links")
+    }
+
+    /// Path of a pinned map.
+    pub(super) fn map(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// Removes everything below, and the file system if it was mounted for us.
+    pub(super) fn remove(&self) -> Result<(), BpfError> {
+        let failed = |what, source| failure(&self.0, what, source);
+        let emptied = |error| failed("cannot be emptied", error);
+        for folder in [self.links(), self.0.clone()] {
+            let entries = match fs::read_dir(&folder) {
+                Ok(entries) => entries,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(emptied(error)),
+            };
+            for entry in entries {
+                let entry = entry.map_err(emptied)?;
+                if entry.file_type().map_err(emptied)?.is_dir() {
+                    fs::remove_dir(entry.path()).map_err(emptied)?;
+                } else {
+                    fs::remove_file(entry.path()).map_err(emptied)?;
+                }
+            }
+        }
+        if self.is_mount_point() {
+            umount(&self.0).map_err(|error| failed("cannot be unmounted", error.into()))?;
+        }
+        match fs::remove_dir(&self.0) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(failed("cannot be removed", error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn is_mount_point(&self) -> bool {
+        let device = |path: &Path| fs::metadata(path).map(|it| it.dev());
+        match (device(&self.0), self.0.parent().map(device)) {
+            (Ok(own), Some(Ok(parent))) => own != parent,
+            _ => false,
+        }
+    }
+}
+
+pub(super) fn failure(path: &Path, what: &'static str, source: io::Error) -> BpfError {
+    BpfError::Pins {
+        path: path.to_owned(),
+        what,
+        source,
+    }
+}
