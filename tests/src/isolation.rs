@@ -9,10 +9,12 @@ pub mod cases;
 pub mod ears;
 pub mod frames;
 pub mod guard;
+pub mod guards;
 pub mod matrix;
 pub mod place;
 pub mod senders;
 pub mod services;
+pub mod tables;
 pub mod topology;
 #[allow(unsafe_code)]
 mod wire;

@@ -96,7 +96,7 @@ impl Senders {
                 let inner = frames::frames(
                     Shape::Plain,
                     &request(source),
-                    Place::W2.vtep_mac(),
+                    other_vtep(to).vtep_mac(),
                     to.vtep_mac(),
                 );
                 let outer = Request {
@@ -205,5 +205,14 @@ fn client(
             socket.send_to(&frames::transport(&request), &address.into())?;
             Ok(None)
         }
+    }
+}
+
+/// A VXLAN device drops what bears its own address.
+fn other_vtep(to: Place) -> Place {
+    if to == Place::W2 {
+        Place::W1
+    } else {
+        Place::W2
     }
 }

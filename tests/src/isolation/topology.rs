@@ -157,6 +157,8 @@ impl Topology {
             address(lines, node.bridge(family), "cni0");
         }
         veth(lines, "cni0", pod.name(), pod.mac(), &self.at(pod).path());
+        // flannel's hairpinMode, so that a pod reaches itself by a Service.
+        let _ = writeln!(lines, "link set {pod} type bridge_slave hairpin on");
         let mut addresses: Vec<IpAddr> = FAMILIES.map(|family| pod.address(family)).to_vec();
         if node == Place::F1 {
             for family in FAMILIES {

@@ -23,6 +23,15 @@ const OUTSIDE: [Place; 6] = [
     Place::M1,
 ];
 
+/// Those of them that have a route to ClusterIPs and externalIPs.
+const ROUTED: [Place; 5] = [
+    Place::Stranger,
+    Place::F1,
+    Place::Fp,
+    Place::Edge,
+    Place::Edge2,
+];
+
 /// The pods of both clusters.
 const PODS: [Place; 3] = [Place::P1, Place::P2, Place::Sp];
 
@@ -49,7 +58,7 @@ pub(super) fn add(table: &mut Table<'_>) {
 /// A request that `hit` translates.
 fn translated(
     group: Group,
-    from: Place,
+    (from, hit): (Place, Place),
     to: (IpAddr, u16),
     service: &Service,
     family: Family,
@@ -57,7 +66,16 @@ fn translated(
     let mut plan = Plan::direct(group, from, service.endpoint, family);
     plan.protocol = service.protocol;
     plan.to = to;
-    plan.lands.1 = service.target_port;
+    plan.lands = (service.endpoint, service.target_port);
+    if hit != service.endpoint && service.protocol == Protocol::Tcp {
+        // The endpoint's own kube-proxy sends on what comes to a door of the ingress.
+        let door = ingress(service.endpoint)
+            .into_iter()
+            .find(|door| door.node_port == service.target_port);
+        if let Some(door) = door {
+            plan.lands = (door.endpoint, door.target_port);
+        }
+    }
     plan
 }
 
@@ -95,7 +113,7 @@ fn judged_at(
 fn node_port(table: &mut Table<'_>, hit: Place, service: &Service, family: Family) {
     let to = (hit.address(family), service.node_port);
     for from in OUTSIDE.into_iter().chain(PODS).chain([hit]) {
-        let plan = translated(Group::NodePort, from, to, service, family);
+        let plan = translated(Group::NodePort, (from, hit), to, service, family);
         let expectation = judged_at(table, hit, from, service, family);
         table.add(plan.expect(expectation));
     }
@@ -104,8 +122,8 @@ fn node_port(table: &mut Table<'_>, hit: Place, service: &Service, family: Famil
 fn cluster_ip(table: &mut Table<'_>, service: &Service, family: Family) {
     let to = (service.cluster_ip(family), service.port);
     // Outsiders have a route to it by w1.
-    for from in OUTSIDE {
-        let plan = translated(Group::ClusterIp, from, to, service, family);
+    for from in ROUTED {
+        let plan = translated(Group::ClusterIp, (from, Place::W1), to, service, family);
         let expectation = judged_at(table, Place::W1, from, service, family);
         table.add(plan.expect(expectation));
     }
@@ -115,8 +133,8 @@ fn cluster_ip(table: &mut Table<'_>, service: &Service, family: Family) {
 fn external_ip(table: &mut Table<'_>, service: &Service, family: Family) {
     let to = (service.external_ip(family), service.port);
     // Outsiders have a route to it by w2.
-    for from in OUTSIDE {
-        let plan = translated(Group::ExternalIp, from, to, service, family);
+    for from in ROUTED {
+        let plan = translated(Group::ExternalIp, (from, Place::W2), to, service, family);
         let expectation = judged_at(table, Place::W2, from, service, family);
         table.add(plan.expect(expectation));
     }
@@ -131,8 +149,8 @@ fn from_within(
     family: Family,
 ) {
     for from in [Place::P1, Place::P2, Place::W1, Place::W2] {
-        let plan = translated(group, from, to, service, family);
         let hit = from.home().unwrap_or(from);
+        let plan = translated(group, (from, hit), to, service, family);
         let expectation = judged_at(table, hit, from, service, family);
         table.add(plan.expect(expectation));
     }
@@ -142,8 +160,8 @@ fn from_within(
 fn kubernetes(table: &mut Table<'_>, family: Family) {
     let to = (KUBERNETES.cluster_ip(family), KUBERNETES.port);
     for from in [Place::P1, Place::P2, Place::W1, Place::W2] {
-        let plan = translated(Group::ClusterIp, from, to, &KUBERNETES, family);
         let hit = from.home().unwrap_or(from);
+        let plan = translated(Group::ClusterIp, (from, hit), to, &KUBERNETES, family);
         let expectation = judged_at(table, hit, from, &KUBERNETES, family);
         table.add(plan.expect(expectation));
     }
@@ -155,7 +173,7 @@ fn ingress_doors(table: &mut Table<'_>, node: Place, family: Family) {
         for from in OUTSIDE.into_iter().chain(PODS).chain(TRANSLATING) {
             // An isolated port before the translation; the pod's own port is nobody's business.
             let expectation = table.expected(from, node, family, Protocol::Tcp, service.node_port);
-            let plan = translated(Group::Ingress, from, to, &service, family);
+            let plan = translated(Group::Ingress, (from, node), to, &service, family);
             table.add(plan.expect(expectation));
         }
     }
