@@ -8,8 +8,8 @@
 //! Peers send straight to the node they mean. What this node forwards to a node's isolated port, or
 //! has turned towards its own, comes by a Service or a route of somebody else's making, and then a
 //! node's address proves nothing: a pod's packet to another node's NodePort arrives there with the
-//! address of the pod's node. So only the cluster's own pods may come that way, to the ports that
-//! they may reach (`relayed`).
+//! address of the pod's node. The same holds for an address of this node that is in no file. So
+//! only the cluster's own pods may come that way, to the ports that they may reach (`through`).
 //!
 //! No rule looks at a connection's state, so a peer that is removed is cut with its next packet.
 
@@ -272,12 +272,6 @@ fn towards() -> Vec<Rule> {
         )
     };
     vec![
-        // Also by an address that is in no file: a bridge's, one that was added just now.
-        rule(
-            "to-here",
-            [port_in("own_ports"), Match::DestinationIsLocal],
-            goto("sources"),
-        ),
         // A pod's packet to another node would arrive there masqueraded, with the address of this
         // node: it has to be stopped here.
         to("to-master-v4", DestinationV4, "masters4", "master_ports"),
@@ -286,6 +280,13 @@ fn towards() -> Vec<Rule> {
         to("to-worker-v6", DestinationV6, "workers6", "worker_ports"),
         to("to-node-v4", DestinationV4, "nodes4", "extra_ports"),
         to("to-node-v6", DestinationV6, "nodes6", "extra_ports"),
+        // An address of this node that is in no file. No other node knows that it is one, and so
+        // lets its pods' packets pass, and masquerades them.
+        rule(
+            "to-here",
+            [port_in("own_ports"), Match::DestinationIsLocal],
+            goto("through"),
+        ),
     ]
 }
 
@@ -312,7 +313,7 @@ fn sources() -> Vec<Rule> {
     rules
 }
 
-/// What came by way of this node's forwarding or DNAT: the cluster's pods or nobody.
+/// What came by a way on which a peer's address proves nothing: the cluster's pods or nobody.
 fn through() -> Vec<Rule> {
     let mut rules = Vec::from(pods([
         "through-allowed-pod-v4",

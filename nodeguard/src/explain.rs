@@ -170,7 +170,8 @@ pub fn because(verdict: &Verdict) -> String {
             "drops: the source is a pod, and `pods.ports` does not name this port".to_owned()
         }
         Verdict::Drop(Reason::Relayed) => {
-            "drops: peers send straight to the node they mean; this came by way of a Service or a route".to_owned()
+            "drops: peers send straight to an address that the files name; this came by a Service, a \
+             route or another address".to_owned()
         }
         Verdict::Drop(Reason::Spoofed) => {
             "drops: an answer to this source would leave by another device".to_owned()
@@ -184,11 +185,17 @@ pub fn because(verdict: &Verdict) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::Node;
     use config::roles::Role;
 
     #[test]
     fn an_answer_names_the_hook_and_the_reason() {
-        let policy = Policy::shut("acme", "w1", Some(Role::Worker));
+        let mut policy = Policy::shut("acme", "w1", Some(Role::Worker));
+        let this = Node {
+            role: Role::Worker,
+            addresses: vec!["10.0.0.11".parse().unwrap()],
+        };
+        policy.nodes.insert("w1".to_owned(), this);
         let own = BTreeSet::from(["10.0.0.11".parse().unwrap()]);
         let ask = |source: &str, destination: &str| {
             let question = Question {

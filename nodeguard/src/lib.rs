@@ -4,16 +4,20 @@
 #![deny(unsafe_code)]
 
 pub mod bpf;
+pub mod cli;
 pub mod compile;
 pub mod control;
 pub mod devices;
 pub mod drops;
 pub mod explain;
+pub mod guard;
 pub mod load;
+pub mod metrics;
 pub mod nft;
 pub mod policy;
 pub mod ruleset;
 pub mod safeguard;
+pub mod service;
 pub mod state;
 pub mod status;
 pub mod verdict;

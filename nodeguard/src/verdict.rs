@@ -75,9 +75,9 @@ pub enum Reason {
     Stranger,
     /// Its source is a pod of the cluster, and pods may not reach the port.
     Pod,
-    /// It comes by way of this node, forwarded or with a changed destination, and not from a pod:
-    /// peers send straight to the node they mean, so this is a Service or a route of somebody
-    /// else's making.
+    /// It comes by a way on which a peer's address proves nothing, and not from a pod: forwarded, or
+    /// with a destination that was changed here, or to an address of this node that is in no file.
+    /// Peers send straight to the address that the files name.
     Relayed,
     /// Its source is let in, but does not send by this way: somebody borrowed the address.
     Spoofed,
@@ -142,11 +142,16 @@ pub fn judge(policy: &Policy, packet: &Packet, stage: Stage) -> Verdict {
     let Some(owners) = isolated.get(&(packet.protocol, packet.port)) else {
         return Verdict::Pass(Pass::NotIsolated);
     };
-    if !has_port(policy, packet, owners) {
+    let covered = |role| owners.iter().any(|owner: &Owner| owner.covers(role));
+    let mut nodes = policy.nodes.values();
+    let is_listed =
+        nodes.any(|node| node.addresses.contains(&packet.destination) && covered(node.role));
+    if !is_listed && !(packet.way.is_here && covered(policy.role)) {
         return Verdict::Pass(Pass::NotIsolatedThere);
     }
     let is_relayed = match stage {
-        Stage::Arrival | Stage::Delivery => false,
+        Stage::Arrival => !is_listed,
+        Stage::Delivery => false,
         // Tenants have no say in what a mere master does with a destination.
         Stage::ChangedDelivery => policy.role.is_worker(),
         Stage::Forwarding => true,
@@ -183,14 +188,6 @@ pub fn judge_direct(policy: &Policy, packet: &Packet) -> Verdict {
         Verdict::Pass(_) => judge(policy, packet, next),
         drop => drop,
     }
-}
-
-/// Whether the destination is a node of this cluster that has one of these owners' ports.
-fn has_port(policy: &Policy, packet: &Packet, owners: &[Owner]) -> bool {
-    let covered = |role| owners.iter().any(|owner: &Owner| owner.covers(role));
-    let here = packet.way.is_here && covered(policy.role);
-    let mut nodes = policy.nodes.values();
-    here || nodes.any(|node| node.addresses.contains(&packet.destination) && covered(node.role))
 }
 
 /// The node or router that the source belongs to.
@@ -298,10 +295,14 @@ mod tests {
             packet("10.244.1.2", "10.0.0.1", 8443, ELSEWHERE),
             Pass::AllowedPod(IpRange::parse("10.244.0.0/16").unwrap()),
         );
-        // By an address that no file names.
+        // By an address that no file names a peer's address proves nothing.
         drop(
             packet("198.51.100.1", "10.244.1.1", 10250, HERE),
-            Reason::Stranger,
+            Reason::Relayed,
+        );
+        drop(
+            packet("10.0.0.1", "10.244.1.1", 10250, HERE),
+            Reason::Relayed,
         );
         drop(
             packet("198.51.100.1", "127.0.0.1", 22, HERE),

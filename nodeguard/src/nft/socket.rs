@@ -189,6 +189,23 @@ impl Nft {
         }
     }
 
+    /// Like [`Nft::check`], for a table that need not be ours: whoever may have made it, and
+    /// whoever owns it now.
+    ///
+    /// # Errors
+    /// If the kernel cannot be asked.
+    pub fn look(&mut self, ruleset: &Ruleset) -> Result<Integrity, NftError> {
+        let picture = Picture::take(&mut self.queries)?;
+        let owner = picture.table.as_ref().and_then(|table| table.owner);
+        let mut what = drift::compare(ruleset, &picture, owner);
+        what.retain(|it| !it.starts_with("table: has flags"));
+        Ok(if what.is_empty() {
+            Integrity::Intact
+        } else {
+            Integrity::Drifted { what }
+        })
+    }
+
     /// What the counters of a ruleset have counted.
     ///
     /// # Errors
