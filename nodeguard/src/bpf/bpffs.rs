@@ -65,6 +65,11 @@ impl Pins {
             };
             for entry in entries {
                 let entry = entry.map_err(emptied)?;
+                // The kernel's own (`maps.debug`, with CONFIG_BPF_PRELOAD): nobody may remove them,
+                // and nobody else may give a name with a dot. They go with the mount.
+                if entry.file_name().as_encoded_bytes().contains(&b'.') {
+                    continue;
+                }
                 if entry.file_type().map_err(emptied)?.is_dir() {
                     fs::remove_dir(entry.path()).map_err(emptied)?;
                 } else {
