@@ -14,7 +14,6 @@ pub mod matrix;
 pub mod place;
 pub mod senders;
 pub mod services;
-pub mod tables;
 pub mod topology;
 #[allow(unsafe_code)]
 mod wire;

@@ -161,10 +161,10 @@ pub struct Drop {
 pub enum Sight {
     /// Yes, at `eth0`.
     Wire,
-    /// Yes, at `cni0` or the pod's end of it.
-    Pod,
     /// Yes, at `flannel.1`.
     Overlay,
+    /// No: it comes in by a bridge, where br_netfilter lets nftables see it first.
+    Bridge,
     /// No: what forbids it is how it goes on from here, translated or forwarded.
     Later,
     /// No: only the routing table says that the source is a lie.

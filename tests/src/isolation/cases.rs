@@ -181,7 +181,7 @@ impl Table<'_> {
                 if self.pod_ports.contains(&port) {
                     Expectation::Open
                 } else {
-                    drop(home, Reason::Pod, Sight::Pod)
+                    drop(home, Reason::Pod, Sight::Bridge)
                 }
             }
             // Another cluster's pod comes with the address of its node.

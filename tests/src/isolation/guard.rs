@@ -91,31 +91,38 @@ impl Mode {
         };
         let plane = match self {
             Self::Off | Self::Nft => Plane::Nft,
-            _ if self.is_seen(drop.sight) => Plane::Bpf,
+            _ if is_seen(drop.sight) => Plane::Bpf,
             Self::Both => Plane::Nft,
             Self::Tcx | Self::Xdp => return Due::Anything,
         };
         Due::Counted(counter(drop, plane))
     }
+}
 
-    /// Whether its BPF plane can tell.
-    fn is_seen(self, sight: Sight) -> bool {
-        match sight {
-            Sight::Wire | Sight::Pod => true,
-            // A VXLAN device has no driver for XDP to sit in.
-            Sight::Overlay => self != Self::Xdp,
-            Sight::Later | Sight::Routing | Sight::Everybody | Sight::Unreadable => false,
-        }
+/// Whether the BPF plane can tell.
+fn is_seen(sight: Sight) -> bool {
+    match sight {
+        Sight::Wire | Sight::Overlay => true,
+        Sight::Bridge
+        | Sight::Later
+        | Sight::Routing
+        | Sight::Everybody
+        | Sight::Unreadable => false,
     }
 }
 
 fn counter(drop: Drop, plane: Plane) -> Counter {
     let of = (drop.family, drop.protocol, drop.port);
+    let reason = match (plane, drop.reason) {
+        // BPF knows sources and no ways.
+        (Plane::Bpf, Reason::Relayed) => Reason::Stranger,
+        (_, reason) => reason,
+    };
     Counter {
         node: drop.node,
         plane,
-        reason: drop.reason,
-        of: (drop.reason != Reason::Loopback).then_some(of),
+        reason,
+        of: (reason != Reason::Loopback).then_some(of),
     }
 }
 

@@ -106,7 +106,7 @@ impl Guards {
     pub fn rules(&self) -> Vec<&'static str> {
         let mut names = Vec::new();
         for guard in self.guards.values() {
-            for (_, ruleset) in &guard.nft {
+            if let Some((_, ruleset)) = &guard.nft {
                 for (_, rule) in ruleset.rules() {
                     if !names.contains(&rule.name) {
                         names.push(rule.name);
@@ -165,7 +165,7 @@ impl Guard {
     fn install(&mut self, mode: Mode, policy: &Policy) -> Result<()> {
         let devices = Devices::list()?;
         let has_bpf = matches!(mode, Mode::Tcx | Mode::Xdp | Mode::Both);
-        let tables = super::tables::tables(policy, &devices);
+        let tables = bpf::Tables::of(policy, &devices.addresses);
         if has_bpf {
             let mut bpf = Bpf::load(&self.pins)?;
             bpf.loosen(&tables)?;
@@ -187,7 +187,7 @@ impl Guard {
 }
 
 fn attach(bpf: &mut Bpf, mode: Mode, devices: &Devices) -> Result<()> {
-    // In the driver where packets come in from the switch; bridges and VXLAN have no driver.
+    // In the driver where packets come in from the switch; VXLAN has no driver.
     let at = |name: &str| match mode {
         Mode::Xdp if name == "eth0" => bpf::Mode::Xdp,
         _ => bpf::Mode::Tcx,
@@ -195,6 +195,7 @@ fn attach(bpf: &mut Bpf, mode: Mode, devices: &Devices) -> Result<()> {
     let wanted: Vec<bpf::Device> = devices
         .links
         .iter()
+        .filter(|(_, link)| link.is_ethernet && !is_bridged(&link.name))
         .map(|(index, link)| bpf::Device {
             index: *index,
             name: link.name.clone(),
@@ -208,6 +209,12 @@ fn attach(bpf: &mut Bpf, mode: Mode, devices: &Devices) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Bridges and their ports. br_netfilter asks nftables, and kube-proxy's rules, before a bridge's
+/// own ingress sees a packet: BPF would judge there what has been judged and translated already.
+fn is_bridged(name: &str) -> bool {
+    name == "cni0" || Place::ALL.iter().any(|place| place.name() == name)
 }
 
 fn count_nft(node: Place, nft: &mut Nft, ruleset: &Ruleset, counted: &mut Counted) -> Result<()> {
@@ -263,9 +270,9 @@ impl std::ops::Drop for Guards {
                 // A failure leaves it to the namespace, which goes too.
                 let _ = nft.remove();
             }
-            if guard.bpf.take().is_some() {
-                let _ = bpf::teardown(&guard.pins);
-            }
+            drop(guard.bpf.take());
+            // What fails here is found by whoever looks for mounts and folders that are left.
+            let _ = bpf::teardown(&guard.pins);
         }
     }
 }

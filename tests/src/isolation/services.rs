@@ -30,10 +30,9 @@ pub struct Service {
     pub target_port: u16,
 }
 
-/// NodePort of solo that a rule of the tenant sends to its own 127.0.0.1.
-pub const LOCALHOST_NODE_PORT: u16 = 30_999;
-/// The port of 127.0.0.1 that it is sent to.
-pub const LOCALHOST_TARGET: u16 = 10_257;
+/// Ports of solo that a rule sends to its own 127.0.0.1, and to which port there: an isolated one,
+/// and one that is not, such as a cloud's metadata proxy.
+pub const TO_LOCALHOST: [(u16, u16); 2] = [(30_999, 10_257), (30_998, 22)];
 
 /// `kubernetes`: what pods reach the API server by.
 pub const KUBERNETES: Service = Service {
@@ -155,11 +154,13 @@ pub fn rules(node: Place, family: Family) -> String {
         service_rules(&mut text, service, family);
     }
     if (node, family) == (Place::Solo, Family::V4) {
-        let _ = writeln!(
-            text,
-            "-A KUBE-NODEPORTS -p tcp -m tcp --dport {LOCALHOST_NODE_PORT} \
-             -j DNAT --to-destination 127.0.0.1:{LOCALHOST_TARGET}"
-        );
+        for (port, target) in TO_LOCALHOST {
+            let _ = writeln!(
+                text,
+                "-A KUBE-NODEPORTS -p tcp -m tcp --dport {port} \
+                 -j DNAT --to-destination 127.0.0.1:{target}"
+            );
+        }
     }
     text.push_str("-A KUBE-SERVICES -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS\n");
     masquerade(&mut text, node, family);

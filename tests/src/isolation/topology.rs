@@ -34,6 +34,11 @@ impl Topology {
     /// Without root, or if `ip`, `bridge` or `iptables` fail.
     pub fn new() -> Result<Self> {
         let switch = Namespace::new()?;
+        // It is a switch, not a host.
+        switch.run(|| {
+            sysctl("bridge/bridge-nf-call-iptables", 0)?;
+            sysctl("bridge/bridge-nf-call-ip6tables", 0)
+        })?;
         let mut hosts = BTreeMap::new();
         for place in Place::ALL {
             let namespace = Namespace::new()?;
@@ -326,8 +331,12 @@ fn before_devices(place: Place) -> Result<()> {
     Ok(())
 }
 
-/// kube-proxy sets it, for NodePorts on 127.0.0.1.
+/// What kube-proxy sets, for NodePorts on 127.0.0.1, and kubeadm demands, so that what pods of one
+/// node send to each other meets the node's rules.
 fn after_devices() -> Result<()> {
+    for name in ["bridge-nf-call-iptables", "bridge-nf-call-ip6tables"] {
+        sysctl(&format!("bridge/{name}"), 1)?;
+    }
     for scope in ["all", "default", "eth0"] {
         sysctl(&format!("ipv4/conf/{scope}/route_localnet"), 1)?;
     }

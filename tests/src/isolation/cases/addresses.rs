@@ -49,17 +49,17 @@ fn unlisted_addresses(table: &mut Table<'_>, family: Family) {
     let second = unlisted(family);
     for protocol in Protocol::ALL {
         for (from, reason, sight) in [
-            (Place::Stranger, Some(Reason::Stranger), Sight::Wire),
-            (Place::F1, Some(Reason::Stranger), Sight::Wire),
-            (Place::P1, Some(Reason::Pod), Sight::Pod),
-            (Place::M1, None, Sight::Wire),
-            (Place::Edge, None, Sight::Wire),
+            (Place::Stranger, Reason::Relayed, Sight::Wire),
+            (Place::F1, Reason::Relayed, Sight::Wire),
+            (Place::P1, Reason::Pod, Sight::Bridge),
+            // Nobody is a peer there: w2, which does not know that it is w1's, masquerades its pod.
+            (Place::P2, Reason::Relayed, Sight::Later),
+            (Place::M1, Reason::Relayed, Sight::Later),
+            (Place::Edge, Reason::Relayed, Sight::Later),
         ] {
             let mut plan = Plan::direct(OtherAddresses, from, Place::W1, family);
             plan.to.0 = second;
-            let expectation = reason.map_or(Expectation::Open, |reason| {
-                dropped(Place::W1, reason, sight, (family, protocol, KUBELET))
-            });
+            let expectation = dropped(Place::W1, reason, sight, (family, protocol, KUBELET));
             table.add(plan.port(protocol, KUBELET).expect(expectation));
         }
         // What is in no file is nobody's, even if a node has it.
@@ -92,9 +92,9 @@ fn pod_side_addresses(table: &mut Table<'_>, family: Family) {
         }
     }
     for (from, node, sight) in [
-        (Place::P1, Place::W1, Sight::Pod),
+        (Place::P1, Place::W1, Sight::Bridge),
         (Place::P2, Place::W1, Sight::Overlay),
-        (Place::Sp, Place::Solo, Sight::Pod),
+        (Place::Sp, Place::Solo, Sight::Bridge),
     ] {
         let mut plan = Plan::direct(Group::OtherAddresses, from, node, family);
         plan.to.0 = node.bridge(family);
@@ -111,7 +111,7 @@ fn link_local_addresses(table: &mut Table<'_>) {
     for protocol in Protocol::ALL {
         for (from, to, sight) in [
             (Place::Stranger, Place::W1.link_local(), Sight::Wire),
-            (Place::P1, link_local(Place::W1.bridge_mac()), Sight::Pod),
+            (Place::P1, link_local(Place::W1.bridge_mac()), Sight::Bridge),
         ] {
             let mut plan = Plan::direct(Group::OtherAddresses, from, Place::W1, Family::V6);
             plan.to.0 = to.into();
@@ -120,7 +120,7 @@ fn link_local_addresses(table: &mut Table<'_>) {
                 source: from.link_local().into(),
                 hop: first_hop(from, Place::W1),
             };
-            let expectation = dropped(Place::W1, Reason::Stranger, sight, (Family::V6, protocol, KUBELET));
+            let expectation = dropped(Place::W1, Reason::Relayed, sight, (Family::V6, protocol, KUBELET));
             table.add(plan.port(protocol, KUBELET).expect(expectation));
         }
     }
@@ -169,15 +169,15 @@ fn spoofed(table: &mut Table<'_>, family: Family) {
             (Place::M1.address(family), Reason::Spoofed, Sight::Routing),
             (Place::W2.address(family), Reason::Spoofed, Sight::Routing),
             (edge, Reason::Spoofed, Sight::Routing),
-            (Place::W1.address(family), Reason::Spoofed, Sight::Pod),
+            (Place::W1.address(family), Reason::Spoofed, Sight::Bridge),
         ] {
             add(Place::P1, Place::W1, source, Place::W1, reason, sight, KUBELET);
             add(Place::P1, Place::M1, source, Place::W1, reason, sight, ETCD);
         }
         // A pod that says it is somebody from far away.
         let stranger = Place::Stranger.address(family);
-        add(Place::P1, Place::W1, stranger, Place::W1, Reason::Stranger, Sight::Pod, KUBELET);
-        add(Place::P1, Place::M1, stranger, Place::W1, Reason::Stranger, Sight::Pod, ETCD);
+        add(Place::P1, Place::W1, stranger, Place::W1, Reason::Stranger, Sight::Bridge, KUBELET);
+        add(Place::P1, Place::M1, stranger, Place::W1, Reason::Stranger, Sight::Bridge, ETCD);
     }
     for protocol in Protocol::ALL {
         // On one segment nobody but the switch can tell a peer from who says so.
@@ -273,7 +273,7 @@ fn loopback(table: &mut Table<'_>) {
                 plan.to.0 = Ipv4Addr::LOCALHOST.into();
                 plan.what = node.name();
                 let sight = if from == Place::P1 {
-                    Sight::Pod
+                    Sight::Bridge
                 } else {
                     Sight::Wire
                 };
@@ -281,13 +281,6 @@ fn loopback(table: &mut Table<'_>) {
                 table.add(plan.port(protocol, port).expect(drop));
             }
         }
-    }
-    // From here on, what is known to be open. A pod's packet to an address that no file lists is
-    // none for a node as its own node sees it, and arrives masqueraded.
-    for family in FAMILIES {
-        let mut plan = Plan::direct(Group::Limits, Place::P2, Place::W1, family);
-        plan.to.0 = unlisted(family);
-        table.add(plan.port(Protocol::Tcp, KUBELET));
     }
     // Nothing but the routing table tells that this pod is none of the cluster's.
     for family in FAMILIES {

@@ -10,7 +10,7 @@ use super::{FAMILIES, Plan, Table, is_isolated};
 use crate::isolation::case::{Drop, Expectation, Group, Sight};
 use crate::isolation::place::Place;
 use crate::isolation::services::{
-    KUBERNETES, LOCALHOST_NODE_PORT, LOCALHOST_TARGET, Service, ingress, of_the_tenant,
+    KUBERNETES, Service, TO_LOCALHOST, ingress, of_the_tenant,
 };
 
 /// Senders from outside of every node that has a kube-proxy.
@@ -179,22 +179,26 @@ fn ingress_doors(table: &mut Table<'_>, node: Place, family: Family) {
     }
 }
 
-/// A translation to the node's own 127.0.0.1, which `route_localnet` makes possible.
+/// Translations to the node's own 127.0.0.1, which `route_localnet` makes possible.
 fn localhost(table: &mut Table<'_>) {
-    for from in [Place::Stranger, Place::F1, Place::Edge, Place::Sp] {
-        let mut plan = Plan::direct(Group::Loopback, from, Place::Solo, Family::V4);
-        plan.to.1 = LOCALHOST_NODE_PORT;
-        plan.lands.1 = LOCALHOST_TARGET;
-        plan.what = "to 127.0.0.1";
-        let is_pod = from == Place::Sp;
-        plan.expectation = Expectation::Dropped(Drop {
-            node: Place::Solo,
-            reason: if is_pod { Reason::Pod } else { Reason::Relayed },
-            family: Family::V4,
-            protocol: Protocol::Tcp,
-            port: LOCALHOST_TARGET,
-            sight: Sight::Later,
-        });
-        table.add(plan);
+    for (port, target) in TO_LOCALHOST {
+        for from in [Place::Stranger, Place::F1, Place::Edge, Place::Sp] {
+            let mut plan = Plan::direct(Group::Loopback, from, Place::Solo, Family::V4);
+            plan.to.1 = port;
+            plan.lands.1 = target;
+            plan.what = "to 127.0.0.1";
+            if is_isolated(Place::Solo, Protocol::Tcp, target) {
+                let is_pod = from == Place::Sp;
+                plan.expectation = Expectation::Dropped(Drop {
+                    node: Place::Solo,
+                    reason: if is_pod { Reason::Pod } else { Reason::Relayed },
+                    family: Family::V4,
+                    protocol: Protocol::Tcp,
+                    port: target,
+                    sight: Sight::Later,
+                });
+            }
+            table.add(plan);
+        }
     }
 }
