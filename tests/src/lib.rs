@@ -20,6 +20,7 @@ pub mod flood;
 pub mod folder;
 pub mod h2_client;
 pub mod interrupt;
+pub mod isolation;
 pub mod load;
 pub mod machine;
 pub mod namespace;
