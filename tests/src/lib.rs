@@ -16,6 +16,7 @@ pub mod backend;
 pub mod ca;
 pub mod client;
 pub mod edge;
+pub mod flood;
 pub mod folder;
 pub mod h2_client;
 pub mod interrupt;
@@ -23,8 +24,10 @@ pub mod isolation;
 pub mod load;
 pub mod machine;
 pub mod namespace;
+pub mod nftables;
 pub mod nginx;
 pub mod process;
+pub mod program;
 pub mod real_host;
 pub mod router;
 #[allow(unsafe_code)]

@@ -253,3 +253,145 @@ fn last_known(name: &str) -> u16 {
         _ => u16::MAX,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::netlink::Flags;
+    use super::super::reply::{Body, Replies};
+    use super::super::seen::{SeenObject, SeenTable};
+    use super::super::uapi::{message, table};
+    use super::*;
+    use crate::nft::sample;
+
+    /// The picture that the kernel would give of a table that we made: an object is reported in
+    /// the words in which it is asked for.
+    fn picture(ruleset: &Ruleset) -> Picture {
+        let bytes = netlink::replacement(ruleset, Flags::None).committed();
+        let mut picture = Picture::default();
+        for reply in Replies::new(&bytes) {
+            let Body::Object(object) = reply.unwrap().body else {
+                continue;
+            };
+            match object.kind {
+                message::NEWTABLE => picture.table = Some(SeenTable::read(&object).unwrap()),
+                message::NEWCHAIN => picture.chains.push(SeenChain::read(&object).unwrap()),
+                message::NEWRULE => picture.rules.push(SeenRule::read(&object).unwrap()),
+                message::NEWOBJ => picture.objects.push(SeenObject::read(&object).unwrap()),
+                message::NEWSET => {
+                    let set = SeenSet::read(&object).unwrap();
+                    picture.sets.push((set, Vec::new()));
+                }
+                message::NEWSETELEM => {
+                    let (_, name, elements) = seen::elements(&object).unwrap();
+                    let set = picture.sets.iter_mut().find(|(set, _)| set.name == name);
+                    set.unwrap().1.extend(elements);
+                }
+                _ => {}
+            }
+        }
+        picture
+    }
+
+    fn after(change: impl FnOnce(&mut Picture)) -> Vec<String> {
+        let ruleset = sample::ruleset();
+        let mut picture = picture(&ruleset);
+        change(&mut picture);
+        compare(&ruleset, &picture, None)
+    }
+
+    fn rule<'a>(picture: &'a mut Picture, name: &str) -> &'a mut SeenRule {
+        let mut rules = picture.rules.iter_mut();
+        rules
+            .find(|it| it.comment.as_deref() == Some(name))
+            .unwrap()
+    }
+
+    #[test]
+    fn what_is_there_as_meant_is_no_drift() {
+        assert_eq!(after(|_| {}), Vec::<String>::new());
+        // Elements come in the order of a hash, and counters count.
+        let same = after(|picture| {
+            for (_, elements) in &mut picture.sets {
+                elements.reverse();
+                for element in elements {
+                    element.count = Some(seen::Count {
+                        packets: 7,
+                        bytes: 280,
+                    });
+                }
+            }
+        });
+        assert_eq!(same, Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_expression_may_gain_zeros_and_what_is_younger_than_we_are_and_nothing_else() {
+        let gain = |kind, payload: &[u8]| {
+            after(|picture| {
+                let rule = rule(picture, "from-node4");
+                let lookup = rule.expressions.iter_mut().find(|it| it.name == "lookup");
+                let attributes = &mut lookup.unwrap().attributes;
+                attributes.push((vec![kind], payload.to_vec()));
+            })
+        };
+        let changed = ["rule from-node4 of sources: changed"];
+        // NFTA_LOOKUP_FLAGS, first without and then with NFT_LOOKUP_F_INV.
+        assert_eq!(gain(5, &[0; 4]), Vec::<String>::new());
+        assert_eq!(gain(5, &[0, 0, 0, 1]), changed);
+        assert_eq!(gain(99, &[1; 4]), Vec::<String>::new());
+        let lost = after(|picture| {
+            rule(picture, "from-node4").expressions.remove(1);
+        });
+        assert_eq!(lost, changed);
+    }
+
+    #[test]
+    fn the_owner_of_the_table_is_part_of_it() {
+        let ruleset = sample::ruleset();
+        let owned = |owner, flags, by| {
+            let mut picture = picture(&ruleset);
+            let seen = picture.table.as_mut().unwrap();
+            (seen.owner, seen.flags) = (by, flags);
+            compare(&ruleset, &picture, owner)
+        };
+        let both = table::F_OWNER | table::F_PERSIST;
+        assert_eq!(owned(Some(7), both, Some(7)), Vec::<String>::new());
+        let told = owned(Some(7), both, Some(8));
+        assert_eq!(told, ["table: belongs to port 8"]);
+        let told = owned(Some(7), table::F_PERSIST, None);
+        assert_eq!(told, ["table: belongs to nobody"]);
+        let told = owned(Some(7), table::F_OWNER, Some(7));
+        assert_eq!(told, ["table: has flags 0x2"]);
+        assert_eq!(owned(None, 1, None), ["table: has flags 0x1"]);
+    }
+
+    #[test]
+    fn a_catch_all_element_and_a_moved_end_are_elements() {
+        let elements = |set: &'static str, change: fn(&mut Vec<SeenElement>)| {
+            after(|picture| {
+                let set = picture.sets.iter_mut().find(|(it, _)| it.name == set);
+                change(&mut set.unwrap().1);
+            })
+        };
+        let told = elements("nodes4", |them| {
+            them.push(SeenElement {
+                flags: 2,
+                ..SeenElement::default()
+            });
+        });
+        assert_eq!(told, ["set nodes4: 1 element came"]);
+        let told = elements("routers4", |them| {
+            let end = them.iter_mut().find(|it| it.flags == 1).unwrap();
+            end.key[3] ^= 1;
+        });
+        assert_eq!(told, ["set routers4: 1 element came, 1 went"]);
+        let told = elements("routers4", |them| {
+            them.push(SeenElement {
+                key: vec![0; 4],
+                flags: 1,
+                ..SeenElement::default()
+            });
+        });
+        assert_eq!(told, Vec::<String>::new());
+    }
+}

@@ -8,12 +8,16 @@ use super::uapi::{element, family, message, object, rule, set, table};
 use crate::ruleset::TABLE;
 
 /// So often a picture is begun anew because something changed while it was taken.
-const ATTEMPTS: usize = 20;
+const ATTEMPTS: usize = 5;
 
-/// A consistent picture.
+/// A picture of the table.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Picture {
-    /// Number of the ruleset's generation: every transaction of anybody makes a new one.
+    /// Whether nothing in all of nftables changed while it was taken. Else it is of one moment
+    /// only if what changed was other tables.
+    pub(super) steady: bool,
+    /// Number of the ruleset's generation when it was begun: every transaction of anybody makes a
+    /// new one.
     pub(super) generation: u32,
     pub(super) table: Option<SeenTable>,
     pub(super) chains: Vec<SeenChain>,
@@ -24,6 +28,7 @@ pub(super) struct Picture {
 
 impl Picture {
     pub(super) fn take(channel: &mut Channel) -> Result<Self, NftError> {
+        let mut last = None;
         for _ in 0..ATTEMPTS {
             let mut picture = Self {
                 generation: generation(channel)?,
@@ -33,14 +38,15 @@ impl Picture {
                 // A set that went while we were at it.
                 Err(NftError::Refused { error, .. }) if is_missing(&error) => continue,
                 Err(error) => return Err(error),
-                Ok(false) => continue,
-                Ok(true) => {}
+                Ok(steady) => picture.steady = steady,
             }
-            if generation(channel)? == picture.generation {
+            picture.steady &= generation(channel)? == picture.generation;
+            if picture.steady {
                 return Ok(picture);
             }
+            last = Some(picture);
         }
-        Err(NftError::Unsteady)
+        last.ok_or(NftError::Unsteady)
     }
 
     fn fill(&mut self, channel: &mut Channel) -> Result<bool, NftError> {

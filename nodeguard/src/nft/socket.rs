@@ -54,7 +54,8 @@ pub struct ForeignChain {
     pub kind: String,
 }
 
-/// Our table in the network namespace in which this was opened.
+/// Our table in the network namespace in which this was opened. To be used by threads of that
+/// namespace: a socket that fails is opened anew.
 #[derive(Debug)]
 pub struct Nft {
     /// What owns the table, by its port: this very socket must stay open.
@@ -181,11 +182,14 @@ impl Nft {
         let picture = Picture::take(&mut self.queries)?;
         let owner = self.is_exclusive().then(|| self.owner.port());
         let what = drift::compare(ruleset, &picture, owner);
-        if what.is_empty() {
-            self.intact_at = Some(picture.generation);
-            Ok(Integrity::Intact)
-        } else {
-            Ok(Integrity::Drifted { what })
+        match (what.is_empty(), picture.steady) {
+            (true, steady) => {
+                self.intact_at = steady.then_some(picture.generation);
+                Ok(Integrity::Intact)
+            }
+            (false, true) => Ok(Integrity::Drifted { what }),
+            // Possibly two halves that are both right.
+            (false, false) => Err(NftError::Unsteady),
         }
     }
 
