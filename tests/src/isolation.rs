@@ -15,5 +15,4 @@ pub mod place;
 pub mod senders;
 pub mod services;
 pub mod topology;
-#[allow(unsafe_code)]
 mod wire;

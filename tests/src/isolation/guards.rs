@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use config::guard::{GuardConfig, PeerFile};
 use nodeguard::bpf::{self, Plane as Bpf, State};
 use nodeguard::compile::compile;
-use nodeguard::devices::Devices;
+use nodeguard::devices::{Devices, Nature};
 use nodeguard::load::Loaded;
 use nodeguard::nft::{Nft, Ownership};
 use nodeguard::policy::Policy;
@@ -195,7 +195,7 @@ fn attach(bpf: &mut Bpf, mode: Mode, devices: &Devices) -> Result<()> {
     let wanted: Vec<bpf::Device> = devices
         .links
         .iter()
-        .filter(|(_, link)| link.is_ethernet && !is_bridged(&link.name))
+        .filter(|(_, link)| link.nature == Nature::Ethernet)
         .map(|(index, link)| bpf::Device {
             index: *index,
             name: link.name.clone(),
@@ -209,12 +209,6 @@ fn attach(bpf: &mut Bpf, mode: Mode, devices: &Devices) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Bridges and their ports. br_netfilter asks nftables, and kube-proxy's rules, before a bridge's
-/// own ingress sees a packet: BPF would judge there what has been judged and translated already.
-fn is_bridged(name: &str) -> bool {
-    name == "cni0" || Place::ALL.iter().any(|place| place.name() == name)
 }
 
 fn count_nft(node: Place, nft: &mut Nft, ruleset: &Ruleset, counted: &mut Counted) -> Result<()> {

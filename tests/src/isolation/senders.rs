@@ -177,7 +177,7 @@ fn client(
             socket.set_linger(Some(std::time::Duration::ZERO))?;
             match socket.connect(&to.into()) {
                 Ok(()) => {}
-                Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+                Err(error) if error.raw_os_error() == Some(nix::libc::EINPROGRESS) => {}
                 Err(error) => return Err(error.into()),
             }
             Ok(Some(socket))
