@@ -16,6 +16,7 @@
 mod attach;
 mod bpffs;
 mod counters;
+mod device;
 mod error;
 #[doc(hidden)]
 pub mod fuzz;
