@@ -199,6 +199,18 @@ impl ConfigErrors {
     }
 }
 
+impl ConfigErrors {
+    /// [`ConfigErrors::render`], and how many there are.
+    #[must_use]
+    pub fn report(&self) -> String {
+        let count = match self.0.len() {
+            1 => "1 error".to_owned(),
+            count => format!("{count} errors"),
+        };
+        format!("{}{count}\n", self.render())
+    }
+}
+
 /// A value in backticks, escaped and cut, so that a message stays one readable line whatever the
 /// file holds.
 #[must_use]

@@ -1,11 +1,14 @@
 //! `nodeguard.yaml`: what the node guard of one node enforces, and its peer drop-ins.
 
+mod agree;
 mod fields;
 mod peers;
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+pub use agree::agree;
 pub(crate) use peers::ReadRouter;
 pub use peers::{Node, PeerFile, Router};
 
@@ -41,10 +44,14 @@ pub struct GuardConfig {
     pub pods: Pods,
     /// How the BPF plane is attached where `interfaces` says nothing else.
     pub bpf: BpfMode,
+    /// Whether a peer's packet must come by the device that an answer would leave by.
+    pub reverse_path: bool,
     /// Address of the Prometheus page; loopback only. Absent: none.
     pub metrics: Option<SocketAddr>,
     /// Folder of the last good ruleset, which the boot unit loads.
     pub state: PathBuf,
+    /// Folder of the control socket and of what keeps the BPF plane in place; gone after a reboot.
+    pub runtime: PathBuf,
 }
 
 /// A device of this node.
@@ -88,7 +95,10 @@ pub struct ExtraPort {
 }
 
 /// A transport protocol with ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// TCP.
     Tcp,
@@ -105,6 +115,37 @@ pub struct Pods {
     pub ranges: Vec<IpRange>,
     /// Isolated ports that these pods may reach.
     pub ports: Vec<u16>,
+}
+
+impl Protocol {
+    /// Every one.
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
+
+    /// Its number in an IP header (IANA's protocol numbers).
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Sctp => 132,
+        }
+    }
+
+    /// Its name in files.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 impl GuardConfig {

@@ -5,7 +5,10 @@ use std::fmt;
 use crate::reader::kinds::{Choice, choice};
 
 /// What a node of a cluster runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
 pub enum Role {
     /// etcd and the control plane; no pods.
     Master,

@@ -246,9 +246,57 @@ fn peer_refusals() {
         "nodes[1].addresses[0]: this address stands twice",
     );
     peers(("[10.0.0.11]", "[10.0.0.0/24]"), "not a range");
+    peers(("[10.0.0.11]", "[127.0.0.1]"), "no address that a node");
     peers(("[10.0.0.11]", "[]"), "needs 1 to 64 items");
     let empty = PeerFile::parse("cluster: acme\n", Path::new("f.yaml")).unwrap_err();
     assert!(empty.to_string().contains("names no peer"), "{empty}");
+}
+
+#[test]
+fn files_of_one_guard_must_agree() {
+    let (own, peers) = (Path::new("nodeguard.yaml"), Path::new("peers.d/a.yaml"));
+    let config = GuardConfig::parse(GUARD, own).unwrap();
+    // The router of GUARD has the name of the one in PEERS; a good pair differs there.
+    let good = PEERS.replace("name: edge", "name: edge-2");
+    let says = |text: &str, says: &str| {
+        let file = PeerFile::parse(text, peers).unwrap();
+        let errors = config::guard::agree(own, &config, [(peers, &file)]).unwrap_err();
+        assert_eq!(errors.errors().len(), 1, "{errors}");
+        assert!(errors.to_string().contains(says), "{errors}");
+    };
+    let file = PeerFile::parse(&good, peers).unwrap();
+    config::guard::agree(own, &config, [(peers, &file)]).unwrap();
+    says(
+        PEERS,
+        "peers.d/a.yaml:6:12: routers: `edge` stands in nodeguard.yaml:6 already",
+    );
+    says(
+        &good.replace("cluster: acme", "cluster: b"),
+        "1:10: cluster: these are peers of `b`",
+    );
+    says(
+        &good.replace("name: w1, role: worker", "name: w1, role: master"),
+        "a master here",
+    );
+    says(
+        &good.replace("10.0.0.1]", "10.244.3.4]"),
+        "overlaps the pods' 10.244.0.0/16",
+    );
+    says(
+        &good.replace("192.0.2.0/28", "10.0.0.0/8"),
+        "overlaps the pods'",
+    );
+    let second = PeerFile::parse(
+        "cluster: acme\nnodes: [{name: m9, role: master, addresses: [10.0.0.1]}]\n",
+        Path::new("peers.d/b.yaml"),
+    )
+    .unwrap();
+    let both = [(peers, &file), (Path::new("peers.d/b.yaml"), &second)];
+    let errors = config::guard::agree(own, &config, both).unwrap_err();
+    assert!(
+        errors.to_string().contains("already an address of `m1`"),
+        "{errors}"
+    );
 }
 
 const REGISTRAR: &str = "\

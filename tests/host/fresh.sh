@@ -59,7 +59,7 @@ same_network() {
 }
 
 network_environment() {
-    env | grep -iE '^((https?|all|no)_proxy|CARGO_(HTTP|NET|REGISTRIES|SOURCE)_[A-Z_]*|CI|TERM)=' |
+    env | grep -iE '^((https?|all|no)_proxy|CARGO_(HTTP|NET|REGISTRIES|SOURCE)_[A-Z_]*|GATEHOUSE_MIRROR|CI|TERM)=' |
         grep -viE '^[^=]*(TOKEN|CREDENTIAL|PASSWORD)[^=]*=' || :
 }
 

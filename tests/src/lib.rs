@@ -1,8 +1,8 @@
 //! The harness of real hosts: what the end-to-end tests and `./x demo` are made of.
 //!
-//! Nothing here imitates anything. A tenant's ingress is Debian's NGINX, a host is a network
-//! namespace, clients are curl, h2load, openssl and rustls, and [`backend::Backend`] is a socket
-//! that writes down every byte it is sent.
+//! Nothing here imitates anything. A tenant's ingress is Debian's NGINX; a host is a network
+//! namespace, or a Debian with its own systemd ([`real_host`]); clients are curl, h2load, openssl
+//! and rustls; and [`backend::Backend`] is a socket that writes down every byte it is sent.
 //!
 //! Everything ends with the value that stands for it: a [`process::Process`] is ended by its pid
 //! when it is dropped, and killed by the kernel if we die first; a [`namespace::Namespace`] has no
@@ -16,14 +16,21 @@ pub mod backend;
 pub mod ca;
 pub mod client;
 pub mod edge;
+pub mod flood;
 pub mod folder;
+pub mod guard;
+pub mod guarded;
 pub mod h2_client;
 pub mod interrupt;
+pub mod isolation;
 pub mod load;
 pub mod machine;
 pub mod namespace;
+pub mod nftables;
 pub mod nginx;
 pub mod process;
+pub mod program;
+pub mod real_host;
 pub mod router;
 #[allow(unsafe_code)]
 mod spawn;

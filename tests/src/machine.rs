@@ -1,19 +1,22 @@
 //! Checks that a run left the machine as it was.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
+use nix::errno::Errno;
 
 use crate::folder;
+use crate::real_host::cgroup;
 
 /// How long the kernel may take to clear away what has just ended.
 const SETTLING: Duration = Duration::from_secs(10);
 
-/// What can be left behind: links, named namespaces, mounts, firewall rules, temporary folders,
-/// children.
+/// What can be left behind or changed: links, named namespaces, mounts, firewall rules, temporary
+/// folders, children, cgroups of hosts, and owner and mode of the machine's devices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MachineState {
     links: BTreeSet<String>,
@@ -22,6 +25,8 @@ pub struct MachineState {
     firewall: Option<String>,
     folders: BTreeSet<String>,
     children: BTreeSet<String>,
+    cgroups: BTreeSet<String>,
+    devices: BTreeSet<String>,
 }
 
 impl MachineState {
@@ -43,6 +48,8 @@ impl MachineState {
                 .filter(|name| name.starts_with(&folder::prefix()))
                 .collect(),
             children: children(),
+            cgroups: cgroups()?,
+            devices: devices(),
         })
     }
 
@@ -77,6 +84,8 @@ impl MachineState {
             ("mount", &self.mounts, &now.mounts),
             ("temporary folder", &self.folders, &now.folders),
             ("child process", &self.children, &now.children),
+            ("cgroup", &self.cgroups, &now.cgroups),
+            ("device", &self.devices, &now.devices),
         ] {
             found.extend(
                 after
@@ -126,6 +135,29 @@ fn firewall() -> Result<Option<String>> {
         );
     }
     Ok(Some(String::from_utf8_lossy(&output.stdout).into_owned()))
+}
+
+/// Those of our hosts; who may not look for them could not have made them.
+fn cgroups() -> Result<BTreeSet<String>> {
+    match cgroup::named(&cgroup::prefix_of(std::process::id())?) {
+        Err(error) if error.downcast_ref() == Some(&Errno::EPERM) => Ok(BTreeSet::new()),
+        found => Ok(found?.into_iter().collect()),
+    }
+}
+
+/// Each with its mode and owner: a host's getty once took the machine's `/dev/null` for its own.
+fn devices() -> BTreeSet<String> {
+    let Ok(entries) = std::fs::read_dir("/dev") else {
+        return BTreeSet::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| {
+            let of = entry.path().symlink_metadata().ok()?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            Some(format!("{name} {:o} {}:{}", of.mode(), of.uid(), of.gid()))
+        })
+        .collect()
 }
 
 /// Processes whose parent we are.

@@ -77,7 +77,7 @@ impl Namespace {
     }
 
     /// `/proc/PID/fd/N`, which `ip` takes for a namespace.
-    fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         format!(
             "/proc/{}/fd/{}",
             std::process::id(),
@@ -127,7 +127,35 @@ pub struct Host {
     pub v4: IpAddr,
     /// Its IPv6 address.
     pub v6: IpAddr,
+    /// Hardware address of its `eth0`: the card's own, and so the same after a reboot.
+    pub mac: String,
     port: String,
+    switch: Namespace,
+}
+
+impl Host {
+    /// What a power cycle does: a new namespace in place of the old, in the same port of the switch.
+    /// Its `eth0` has the same hardware address, is down, and has no other; whatever the old one held
+    /// (rules, programs, connections, addresses) ends with the last process in it.
+    ///
+    /// # Errors
+    /// If `ip` cannot make the links.
+    pub fn replug(&mut self) -> Result<()> {
+        // Takes eth0 with it, even if somebody still keeps the old namespace.
+        self.switch.ip(&["link", "delete", &self.port])?;
+        self.namespace = Namespace::new()?;
+        self.plug_in()
+    }
+
+    fn plug_in(&self) -> Result<()> {
+        let inside = self.namespace.path();
+        let (port, mac) = (self.port.as_str(), self.mac.as_str());
+        let peer = ["peer", "name", "eth0", "address", mac, "netns", &inside];
+        let link = [&["link", "add", "name", port, "type", "veth"], &peer[..]].concat();
+        self.switch.ip(&link)?;
+        self.switch
+            .ip(&["link", "set", port, "master", "switch", "up"])
+    }
 }
 
 impl Network {
@@ -153,42 +181,29 @@ impl Network {
         self.hosts += 1;
         let number = self.hosts;
         let namespace = Namespace::new()?;
-        let port = format!("port{number}");
-        let v4 = Ipv4Addr::new(10, 77, 0, number);
-        let v6 = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, u16::from(number));
-        self.switch.ip(&[
-            "link",
-            "add",
-            "name",
-            &port,
-            "type",
-            "veth",
-            "peer",
-            "name",
-            "eth0",
-            "netns",
-            &namespace.path(),
-        ])?;
-        self.switch
-            .ip(&["link", "set", &port, "master", "switch", "up"])?;
-        namespace.ip(&["address", "add", &format!("{v4}/24"), "dev", "eth0"])?;
+        let host = Host {
+            name: name.to_owned(),
+            namespace,
+            v4: Ipv4Addr::new(10, 77, 0, number).into(),
+            v6: Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, u16::from(number)).into(),
+            port: format!("port{number}"),
+            mac: format!("02:00:0a:4d:00:{number:02x}"),
+            switch: self.switch.clone(),
+        };
+        host.plug_in()?;
+        let Host { namespace, .. } = &host;
+        namespace.ip(&["address", "add", &format!("{}/24", host.v4), "dev", "eth0"])?;
         // Duplicate address detection would keep the address unusable for a second.
         namespace.ip(&[
             "address",
             "add",
-            &format!("{v6}/64"),
+            &format!("{}/64", host.v6),
             "dev",
             "eth0",
             "nodad",
         ])?;
         namespace.ip(&["link", "set", "eth0", "up"])?;
-        Ok(Host {
-            name: name.to_owned(),
-            namespace,
-            v4: v4.into(),
-            v6: v6.into(),
-            port,
-        })
+        Ok(host)
     }
 
     /// Pulls a host's plug: packets to it vanish, nothing is refused.

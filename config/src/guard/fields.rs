@@ -8,7 +8,8 @@ use crate::error::{InvalidValue, quoted};
 use crate::net::kinds::{ip_address, ip_range, label, port, socket_address};
 use crate::ports::{API_SERVER, FLANNEL_VXLAN};
 use crate::reader::kinds::{
-    Choice, FilePath, Placed, Text, choice, list, mapping, placed, refuse_twice, text, values,
+    Boolean, Choice, FilePath, Placed, Text, choice, list, mapping, placed, refuse_twice, text,
+    values,
 };
 use crate::reader::{Fields, Mapping};
 use crate::roles::role;
@@ -63,6 +64,14 @@ impl Mapping for GuardConfig {
             bpf_mode(),
             json!("tcx"),
         );
+        let reverse_path = f.defaulted(
+            "reverse_path",
+            "Whether a peer's packet must come by the device that an answer would leave by; the \
+             only thing that tells a pod that borrows a node's address. Off only where routes are \
+             asymmetric.",
+            Boolean,
+            json!(true),
+        );
         let metrics = f.optional(
             "metrics",
             "Address of the Prometheus page; loopback only. None when absent.",
@@ -73,6 +82,13 @@ impl Mapping for GuardConfig {
             "Folder of the last good ruleset, which the boot unit loads.",
             FilePath,
             json!("/var/lib/nodeguard"),
+        );
+        let runtime = f.defaulted(
+            "runtime",
+            "Folder of the control socket and of what keeps the BPF plane in place; gone after a \
+             reboot.",
+            FilePath,
+            json!("/run/nodeguard"),
         );
 
         if let Some(addresses) = &addresses {
@@ -135,8 +151,10 @@ impl Mapping for GuardConfig {
             extra_ports,
             pods: pods?,
             bpf: bpf?,
+            reverse_path: reverse_path?,
             metrics: metrics?.map(|metrics| metrics.value),
             state: state?,
+            runtime: runtime?,
         })
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 
+use crate::document::Position;
 use crate::error::{ConfigErrors, InvalidValue};
 use crate::net::IpRange;
 use crate::net::kinds::{ip_address, ip_range, label};
@@ -18,6 +19,8 @@ use crate::roles::{Role, role};
 pub struct PeerFile {
     /// The cluster these peers belong to.
     pub cluster: String,
+    /// Where that stands.
+    pub position: Position,
     /// The cluster's own nodes, this one among them.
     pub nodes: Vec<Node>,
     /// Edge routers.
@@ -29,6 +32,8 @@ pub struct PeerFile {
 pub struct Node {
     /// Its name.
     pub name: String,
+    /// Where its name stands.
+    pub position: Position,
     /// What it is for.
     pub role: Role,
     /// Its addresses; at least one. Never a range: a range would let strangers in.
@@ -40,6 +45,8 @@ pub struct Node {
 pub struct Router {
     /// Its name.
     pub name: String,
+    /// Where its name stands.
+    pub position: Position,
     /// Its addresses or ranges; at least one.
     pub addresses: Vec<IpRange>,
 }
@@ -56,7 +63,11 @@ impl PeerFile {
 
 impl Mapping for PeerFile {
     fn fields(f: &mut Fields<'_>) -> Option<Self> {
-        let cluster = f.required("cluster", "The cluster these peers belong to.", label());
+        let cluster = f.required(
+            "cluster",
+            "The cluster these peers belong to.",
+            placed(label()),
+        );
         let nodes = f.defaulted(
             "nodes",
             "The cluster's own nodes, this one among them.",
@@ -89,11 +100,14 @@ impl Mapping for PeerFile {
                 .collect();
             refuse_twice(f, &addresses, "this address", |address| *address);
         }
+        let cluster = cluster?;
         Some(Self {
-            cluster: cluster?,
+            cluster: cluster.value,
+            position: cluster.position,
             nodes: nodes?
                 .into_iter()
                 .map(|node| Node {
+                    position: node.name.position,
                     name: node.name.value,
                     role: node.role,
                     addresses: values(node.addresses),
@@ -119,6 +133,13 @@ impl Mapping for ReadNode {
             "Its addresses, at least one; no ranges.",
             list(placed(ip_address())).of_length(1..=64),
         );
+        for item in addresses.iter().flatten() {
+            if item.value.is_loopback() || item.value.is_unspecified() || item.value.is_multicast()
+            {
+                let message = format!("{} is no address that a node could send from", item.value);
+                f.refuse_item(item, InvalidValue::new(message));
+            }
+        }
         Some(Self {
             name: name?,
             role: role?,
@@ -158,6 +179,7 @@ impl Mapping for ReadRouter {
 impl From<ReadRouter> for Router {
     fn from(read: ReadRouter) -> Self {
         Self {
+            position: read.name.position,
             name: read.name.value,
             addresses: values(read.addresses),
         }

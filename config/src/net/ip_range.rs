@@ -11,7 +11,10 @@ use crate::error::{InvalidValue, quoted};
 ///
 /// IPv4-mapped IPv6 addresses (`::ffff:10.0.0.1`) are IPv4 addresses here, in ranges and in
 /// questions, since a dual-stack socket reports IPv4 peers that way. `::/0` holds no IPv4 address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(try_from = "String", into = "String")]
 pub struct IpRange {
     base: IpAddr,
     prefix: u8,
@@ -121,6 +124,20 @@ impl FromStr for IpRange {
 
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
         Self::parse(text)
+    }
+}
+
+impl TryFrom<String> for IpRange {
+    type Error = InvalidValue;
+
+    fn try_from(text: String) -> Result<Self, InvalidValue> {
+        Self::parse(&text)
+    }
+}
+
+impl From<IpRange> for String {
+    fn from(range: IpRange) -> Self {
+        range.to_string()
     }
 }
 

@@ -28,6 +28,7 @@ mod image;
 mod kernel;
 mod maps;
 mod plane;
+mod policy;
 mod tables;
 
 pub use attach::{Attachment, Detached, Device, Mode, Refusal, State};
@@ -35,7 +36,8 @@ pub use counters::{Counters, Drops};
 pub use error::BpfError;
 pub use image::Changes;
 pub use plane::{OBJECT_SHA256, Plane, ProgramSize, teardown};
-pub use tables::{Classes, Flags, Port, Tables};
+pub use policy::unparsed;
+pub use tables::{Classes, Flags, Port, Tables, protocol};
 
 /// Where the plane pins what outlives the process, unless told otherwise.
 pub const PINS: &str = "/run/nodeguard/bpf";

@@ -157,7 +157,9 @@ pub(super) fn transport(protocol: Protocol) -> Transport {
     }
 }
 
-pub(super) fn protocol(transport: Transport) -> Option<Protocol> {
+/// Which of the three protocols it is.
+#[must_use]
+pub fn protocol(transport: Transport) -> Option<Protocol> {
     match transport {
         Transport::Tcp => Some(Protocol::Tcp),
         Transport::Udp => Some(Protocol::Udp),

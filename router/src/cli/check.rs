@@ -4,9 +4,10 @@ use std::time::SystemTime;
 
 use clap::Args;
 use config::ConfigErrors;
+use daemon::output;
 use serde_json::json;
 
-use super::{ConfigArgs, FAILED, OK, output};
+use super::{ConfigArgs, FAILED, OK};
 use crate::control::build::{Built, build_once};
 use crate::observe::timestamp::date;
 
@@ -29,7 +30,7 @@ pub(super) fn check(args: &CheckArgs) -> anyhow::Result<u8> {
             }
             output::print(&summary(built))?;
         }
-        (Err(errors), false) => output::complain(&failure(errors)),
+        (Err(errors), false) => output::complain(&errors.report()),
         (result, true) => output::print(&format!("{:#}\n", as_json(result)))?,
     }
     Ok(code)
@@ -53,15 +54,6 @@ fn summary(built: &Built) -> String {
         counted(built.snapshot.upstreams.len(), "upstream"),
         counted(built.snapshot.certificates.len(), "certificate"),
     )
-}
-
-/// Every error with its line of the file, and how many there are.
-pub(super) fn failure(errors: &ConfigErrors) -> String {
-    let count = match errors.errors().len() {
-        1 => "1 error".to_owned(),
-        count => format!("{count} errors"),
-    };
-    format!("{}{count}\n", errors.render())
 }
 
 fn as_json(result: &Result<Built, ConfigErrors>) -> serde_json::Value {
@@ -103,7 +95,7 @@ mod tests {
         let errors = build_once(&files.config(), SystemTime::now())
             .err()
             .unwrap();
-        let text = failure(&errors);
+        let text = errors.report();
         assert!(text.contains("router.yaml:4:10: workers: "), "{text}");
         assert!(
             text.contains("4 | workers: many") && text.ends_with("\n1 error\n"),

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 use std::time::SystemTime;
 
 use clap::Args;
+use daemon::output;
 
-use super::check::failure;
-use super::{ConfigArgs, FAILED, OK, output};
+use super::{ConfigArgs, FAILED, OK};
 use crate::control::build::build_once;
 use crate::explain::{InvalidQuestion, Question, explain as answer};
 
@@ -40,7 +40,7 @@ pub(super) fn explain(args: &ExplainArgs) -> anyhow::Result<u8> {
     let built = match build_once(&args.config.config, now) {
         Ok(built) => built,
         Err(errors) => {
-            output::complain(&failure(&errors));
+            output::complain(&errors.report());
             return Ok(FAILED);
         }
     };

@@ -2,8 +2,6 @@
 
 mod check;
 mod explain;
-mod notify;
-mod output;
 mod routes;
 mod run;
 
@@ -11,6 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use daemon::output;
 
 /// Everything went well.
 const OK: u8 = 0;

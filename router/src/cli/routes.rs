@@ -3,9 +3,9 @@
 use std::time::SystemTime;
 
 use clap::Args;
+use daemon::output;
 
-use super::check::failure;
-use super::{ConfigArgs, FAILED, OK, output};
+use super::{ConfigArgs, FAILED, OK};
 use crate::control::build::build_once;
 use crate::control::listing::{self, ListedRoute};
 
@@ -25,7 +25,7 @@ pub(super) fn routes(args: &RoutesArgs) -> anyhow::Result<u8> {
     let built = match build_once(&args.config.config, SystemTime::now()) {
         Ok(built) => built,
         Err(errors) => {
-            output::complain(&failure(&errors));
+            output::complain(&errors.report());
             return Ok(FAILED);
         }
     };

@@ -6,16 +6,18 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use clap::Args;
+use daemon::logging::LogFormat;
+use daemon::notify::{READY, STOPPING, notify};
+use daemon::watch::WatchOptions;
+use daemon::{output, page};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::check::failure;
-use super::notify::{READY, STOPPING, notify};
-use super::{ConfigArgs, FAILED, OK, output};
-use crate::admin::{self, Admin};
+use super::{ConfigArgs, FAILED, OK};
+use crate::admin::Admin;
 use crate::control::Control;
-use crate::control::watch::{WatchOptions, watch};
-use crate::observe::logging::{self, LogFormat};
+use crate::control::watch::watch;
+use crate::observe::logging;
 use crate::observe::metrics::Registry;
 use crate::worker::{self, Drain};
 
@@ -57,16 +59,16 @@ fn serve(args: &RunArgs, logs: &logging::Logs) -> anyhow::Result<u8> {
     let control = match Control::start(&args.config.config, Arc::clone(&registry)) {
         Ok(control) => Arc::new(control),
         Err(errors) => {
-            output::complain(&failure(&errors));
+            output::complain(&errors.report());
             return Ok(FAILED);
         }
     };
     let config = control.started();
-    let admin = match config.admin {
+    let listener = match config.admin {
         None => None,
         Some(address) => {
             let what = || format!("admin page: cannot listen on {address}");
-            Some(admin::bind(address).with_context(what)?)
+            Some(page::bind(address).with_context(what)?)
         }
     };
     let workers = worker::start(control.published(), config, &registry, &logs.sender())?;
@@ -78,14 +80,14 @@ fn serve(args: &RunArgs, logs: &logging::Logs) -> anyhow::Result<u8> {
         "started"
     );
     let drain = workers.drain();
-    let page = Arc::new(Admin {
+    let admin = Admin {
         control: Arc::clone(&control),
         registry,
-    });
+    };
     // Ends with the process: it holds nothing that has to be put away.
     std::thread::Builder::new()
         .name("control".to_owned())
-        .spawn(move || control_thread(control, admin, page, drain))
+        .spawn(move || control_thread(control, listener, admin, drain))
         .context("cannot start the control thread")?;
     workers.join().context("a worker failed")?;
     tracing::info!("stopped");
@@ -96,7 +98,7 @@ fn serve(args: &RunArgs, logs: &logging::Logs) -> anyhow::Result<u8> {
 fn control_thread(
     control: Arc<Control>,
     listener: Option<std::net::TcpListener>,
-    page: Arc<Admin>,
+    admin: Admin,
     drain: Drain,
 ) {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -119,8 +121,9 @@ fn control_thread(
             Err(error) => tracing::error!(%error, "reloading does not work"),
         }
         if let Some(listener) = listener {
+            let serving = page::serve(listener, move |request| admin.respond(request));
             tokio::spawn(async move {
-                if let Err(error) = admin::serve(listener, page).await {
+                if let Err(error) = serving.await {
                     tracing::error!(%error, "the admin page does not work");
                 }
             });

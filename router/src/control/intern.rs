@@ -13,8 +13,8 @@ use aws_lc_rs::digest::{SHA256, digest};
 use config::ConfigErrors;
 use config::document::MAX_BYTES;
 use config::route::{self, UpstreamProtocol, UpstreamTrust};
+use daemon::files::read_bounded;
 
-use super::load::read_bounded;
 use crate::tls::{ClientConfigs, UpstreamTlsError};
 use crate::upstream::{Endpoint, Upstream, UpstreamTls};
 

@@ -1,16 +1,14 @@
 //! Reads `router.yaml` and the route files it names.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use config::document::{self, MAX_BYTES};
-use config::error::InvalidValue;
 use config::route::{RouteFile, UpstreamTrust};
 use config::router::RouterConfig;
 use config::{ConfigError, ConfigErrors};
+use daemon::files;
 
 /// What the files say, as far as they could be read, and everything that is wrong with them.
 #[derive(Debug)]
@@ -43,7 +41,7 @@ pub fn load(file: &Path) -> LoadedConfig {
         routes: Vec::new(),
         errors: Vec::new(),
     };
-    match parse(file, RouterConfig::parse) {
+    match files::parse(file, RouterConfig::parse) {
         Err(errors) => loaded.errors = errors.errors().to_vec(),
         Ok(router) => {
             loaded.read_routes(&router.routes);
@@ -81,7 +79,7 @@ impl LoadedConfig {
             if !seen.insert(fs::canonicalize(&file).unwrap_or_else(|_| file.clone())) {
                 continue;
             }
-            match parse(&file, RouteFile::parse) {
+            match files::parse(&file, RouteFile::parse) {
                 Ok(content) => self.routes.push(LoadedRoutes {
                     file: file.into(),
                     content,
@@ -102,7 +100,7 @@ impl LoadedConfig {
                 files.push(path.clone());
                 continue;
             }
-            match folder(path) {
+            match files::yaml_files(path) {
                 Ok(found) => files.extend(found),
                 Err(error) => {
                     let errors = ConfigErrors::unreadable(path, &error);
@@ -112,46 +110,4 @@ impl LoadedConfig {
         }
         files
     }
-}
-
-/// The `*.yaml` of a folder, by name. Names that begin with a dot are skipped: editors' copies, and
-/// the `..data` of a Kubernetes mount, which the files beside it point through.
-fn folder(path: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(path)? {
-        let file = entry?.path();
-        let hidden = file
-            .file_name()
-            .is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
-        if !hidden && file.extension().is_some_and(|ending| ending == "yaml") {
-            files.push(file);
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
-fn parse<T>(
-    file: &Path,
-    parse: impl FnOnce(&str, &Path) -> Result<T, ConfigErrors>,
-) -> Result<T, ConfigErrors> {
-    let bytes = read_bounded(file, MAX_BYTES as u64)?;
-    parse(document::text_of(&bytes, file)?, file)
-}
-
-/// Reads a regular file, one byte more than `limit` at most; the reader then sees that it is too
-/// long.
-pub(super) fn read_bounded(file: &Path, limit: u64) -> Result<Vec<u8>, ConfigErrors> {
-    let attempt = || {
-        // Asked before opening, since opening a pipe would wait for a writer.
-        if !fs::metadata(file)?.is_file() {
-            return Ok(None);
-        }
-        let mut bytes = Vec::new();
-        File::open(file)?.take(limit + 1).read_to_end(&mut bytes)?;
-        Ok(Some(bytes))
-    };
-    attempt()
-        .map_err(|error| ConfigErrors::unreadable(file, &error))?
-        .ok_or_else(|| ConfigErrors::whole_file(file, InvalidValue::new("is not a regular file")))
 }

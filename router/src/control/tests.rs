@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use daemon::watch::WatchOptions;
 use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::build::build_once;
-use super::watch::{WatchOptions, watch};
+use super::watch::watch;
 use super::{Control, Outcome};
 use crate::observe::metrics::Registry;
 use crate::route::Host;

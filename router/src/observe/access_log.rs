@@ -380,7 +380,8 @@ mod tests {
     use super::*;
     use std::time::UNIX_EPOCH;
 
-    use crate::observe::logging::{LogFormat, Output, access_layer};
+    use crate::observe::logging::{Output, access_layer};
+    use daemon::logging::LogFormat;
     use tracing_subscriber::layer::SubscriberExt as _;
 
     fn record(line: RequestLine<'_>) -> Record {

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use super::counters::{Counter, Gauge, Histogram, Reasons};
 use super::counters::{HISTOGRAM_BUCKETS, HISTOGRAM_LOW};
-use super::prometheus::{Kind, Page};
+use daemon::prometheus::{Kind, Page};
 
 /// A closed set of label values, usable as an index into an array of counters.
 macro_rules! labels {

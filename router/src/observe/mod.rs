@@ -7,5 +7,4 @@ pub mod access_log;
 mod counters;
 pub mod logging;
 pub mod metrics;
-mod prometheus;
 pub(crate) mod timestamp;

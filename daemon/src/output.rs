@@ -3,7 +3,10 @@
 use std::io::{self, Write};
 
 /// Writes to stdout. A reader that has seen enough (`| head`) is no failure.
-pub(super) fn print(text: &str) -> io::Result<()> {
+///
+/// # Errors
+/// What else can go wrong with stdout, such as a full disk.
+pub fn print(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     match stdout
         .write_all(text.as_bytes())
@@ -15,6 +18,6 @@ pub(super) fn print(text: &str) -> io::Result<()> {
 }
 
 /// Writes to stderr. There is nowhere to report that it is closed.
-pub(super) fn complain(text: &str) {
+pub fn complain(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }

@@ -8,12 +8,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 /// The service is up: units that wait for it may start.
-pub(super) const READY: &str = "READY=1";
+pub const READY: &str = "READY=1";
 /// The service is on its way out.
-pub(super) const STOPPING: &str = "STOPPING=1";
+pub const STOPPING: &str = "STOPPING=1";
 
 /// Sends a state to whoever started the process, if it wants to know.
-pub(super) fn notify(state: &str) {
+pub fn notify(state: &str) {
     if let Some(socket) = env::var_os("NOTIFY_SOCKET")
         && let Err(error) = send(&socket, state)
     {

@@ -1,25 +1,29 @@
 //! The Prometheus text exposition format, version 0.0.4.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 /// What kind of metric a family is.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Kind {
+pub enum Kind {
+    /// Only grows, until the process restarts.
     Counter,
+    /// Goes up and down.
     Gauge,
+    /// Buckets, a sum and a count.
     Histogram,
 }
 
 /// A page of metrics being written.
 #[derive(Debug, Default)]
-pub(super) struct Page {
+pub struct Page {
     text: String,
     family: &'static str,
 }
 
 impl Page {
     /// Begins a family; the samples that follow belong to it.
-    pub(super) fn family(&mut self, name: &'static str, kind: Kind, help: &str) {
+    pub fn family(&mut self, name: &'static str, kind: Kind, help: &str) {
         self.family = name;
         let kind = match kind {
             Kind::Counter => "counter",
@@ -30,36 +34,36 @@ impl Page {
     }
 
     /// A family of one counter without labels.
-    pub(super) fn counter(&mut self, name: &'static str, help: &str, value: u64) {
+    pub fn counter(&mut self, name: &'static str, help: &str, value: u64) {
         self.family(name, Kind::Counter, help);
         self.sample(&[], value);
     }
 
     /// A family of one gauge without labels.
-    pub(super) fn gauge(&mut self, name: &'static str, help: &str, value: u64) {
+    pub fn gauge(&mut self, name: &'static str, help: &str, value: u64) {
         self.family(name, Kind::Gauge, help);
         self.sample(&[], value);
     }
 
-    /// One sample of the family. Label values are literals that need no escaping.
-    pub(super) fn sample(&mut self, labels: &[(&str, &str)], value: u64) {
+    /// One sample of the family.
+    pub fn sample(&mut self, labels: &[(&str, &str)], value: u64) {
         self.text.push_str(self.family);
         for (index, (name, label)) in labels.iter().enumerate() {
             let before = if index == 0 { '{' } else { ',' };
-            self.write(format_args!("{before}{name}=\"{label}\""));
+            self.write(format_args!("{before}{name}=\"{}\"", escaped(label)));
         }
         let after = if labels.is_empty() { "" } else { "}" };
         self.line(format_args!("{after} {value}"));
     }
 
     /// One bucket of a histogram: `count` durations of at most `microseconds`.
-    pub(super) fn bucket(&mut self, microseconds: u64, count: u64) {
+    pub fn bucket(&mut self, microseconds: u64, count: u64) {
         let (family, le) = (self.family, seconds(microseconds));
         self.line(format_args!("{family}_bucket{{le=\"{le}\"}} {count}"));
     }
 
     /// The last bucket, the sum and the count of a histogram.
-    pub(super) fn histogram_end(&mut self, count: u64, sum_microseconds: u64) {
+    pub fn histogram_end(&mut self, count: u64, sum_microseconds: u64) {
         let (family, sum) = (self.family, seconds(sum_microseconds));
         self.line(format_args!("{family}_bucket{{le=\"+Inf\"}} {count}"));
         self.line(format_args!("{family}_sum {sum}"));
@@ -67,7 +71,7 @@ impl Page {
     }
 
     /// The page.
-    pub(super) fn finish(self) -> String {
+    pub fn finish(self) -> String {
         self.text
     }
 
@@ -83,6 +87,16 @@ impl Page {
     }
 }
 
+/// A label's value as the format wants it. Few need it: the names of devices, for one, may hold
+/// anything but a slash.
+fn escaped(value: &str) -> Cow<'_, str> {
+    if !value.contains(['\\', '"', '\n']) {
+        return value.into();
+    }
+    let value = value.replace('\\', r"\\").replace('"', r#"\""#);
+    value.replace('\n', r"\n").into()
+}
+
 /// Exact decimal seconds; a float would round long sums.
 fn seconds(microseconds: u64) -> String {
     format!(
@@ -90,4 +104,22 @@ fn seconds(microseconds: u64) -> String {
         microseconds / 1_000_000,
         microseconds % 1_000_000
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_escaped() {
+        let mut page = Page::default();
+        page.family("m", Kind::Gauge, "help");
+        page.sample(&[("device", "a\"b\\c\nd"), ("mode", "tcx")], 1);
+        let expected = concat!(
+            "# HELP m help\n# TYPE m gauge\n",
+            r#"m{device="a\"b\\c\nd",mode="tcx"} 1"#,
+            "\n"
+        );
+        assert_eq!(page.finish(), expected);
+    }
 }

@@ -1,0 +1,96 @@
+//! The guard while no daemon runs: what the boot unit enforces, and what the kernel says.
+
+use std::path::Path;
+
+use config::guard::GuardConfig;
+
+use crate::compile::compile;
+use crate::nft::drift::Integrity;
+use crate::nft::{Nft, NftError};
+use crate::policy::Policy;
+use crate::state::Store;
+use crate::status::{BpfStatus, Health, NftablesStatus, PolicyStatus, Status};
+
+use super::report::{drop_statuses, of_nftables, ports};
+use super::{Origin, stored};
+
+/// Enforces the last good policy, or shuts everything isolated where there is none. For the boot
+/// unit, and for a daemon that cannot start.
+///
+/// # Errors
+/// If nftables cannot be had.
+pub fn hold(config: Option<&GuardConfig>) -> Result<(Policy, Origin), NftError> {
+    let (policy, origin) = last(config);
+    Nft::open()?.replace(&compile(&policy))?;
+    Ok((policy, origin))
+}
+
+/// How the node is doing while no daemon answers.
+///
+/// # Errors
+/// If nftables cannot be asked.
+pub fn status_without_daemon(config: Option<&GuardConfig>) -> Result<Status, NftError> {
+    let (policy, origin) = last(config);
+    let ruleset = compile(&policy);
+    let mut nft = Nft::open()?;
+    let what = match nft.look(&ruleset)? {
+        Integrity::Intact => Vec::new(),
+        Integrity::Drifted { what } => what,
+    };
+    let enforcing = what.is_empty();
+    let mut problems = vec!["no daemon answers: nothing follows the files or mends".to_owned()];
+    problems.extend(what.into_iter().map(|what| format!("nftables: {what}")));
+    let drops = if enforcing {
+        let counts = nft.counts(&ruleset)?;
+        of_nftables(&counts)
+            .into_iter()
+            .filter(|(_, packets)| *packets > 0)
+            .collect()
+    } else {
+        Default::default()
+    };
+    Ok(Status {
+        node: policy.node.clone(),
+        cluster: policy.cluster.clone(),
+        role: policy.role.to_string(),
+        health: if enforcing {
+            Health::Degraded
+        } else {
+            Health::Open
+        },
+        problems,
+        daemon: None,
+        policy: enforcing.then(|| PolicyStatus {
+            origin: origin.as_str().to_owned(),
+            applied: 0,
+            nodes: policy.nodes.len(),
+            routers: policy.routers.len(),
+            peers: policy.peers(),
+            ports: ports(&policy),
+        }),
+        nftables: NftablesStatus {
+            enforcing,
+            owned: false,
+        },
+        bpf: BpfStatus {
+            loaded: false,
+            problem: Some("only the daemon knows; its programs stay attached".to_owned()),
+            devices: Vec::new(),
+        },
+        drops: drop_statuses(&policy, &drops),
+    })
+}
+
+/// The last good policy, or the one that shuts everything.
+fn last(config: Option<&GuardConfig>) -> (Policy, Origin) {
+    let folder = config.map_or_else(|| Path::new(crate::STATE), |config| &config.state);
+    match stored(&Store::new(folder)) {
+        Some(policy) => (policy, Origin::Stored),
+        None => {
+            let name = |it: fn(&GuardConfig) -> &str| config.map_or("", it);
+            let (cluster, node) = (name(|it| &it.cluster), name(|it| &it.node));
+            let shut = Policy::shut(cluster, node, config.map(|config| config.role));
+            (shut, Origin::Shut)
+        }
+    }
+}
