@@ -283,37 +283,6 @@ fn devices_that_cannot_be_guarded_are_named() {
 }
 
 #[test]
-fn a_port_of_a_bridge_is_guarded_at_tcx() {
-    let scene = Scene::new("bpf-port");
-    let mut plane = scene.load();
-    for line in [
-        "link add name bridge7 type bridge",
-        "link add name port7 index 77 type veth peer name port8",
-        "link set port7 master bridge7",
-    ] {
-        let tool = Tool::new("ip").args(line.split(' '));
-        tool.namespace(Some(&scene.node.namespace))
-            .succeed()
-            .unwrap();
-    }
-    let device = Device {
-        index: 77,
-        name: "port7".into(),
-        mode: Mode::Xdp,
-    };
-    let report = scene
-        .node
-        .namespace
-        .run(|| plane.attach(&[device]))
-        .unwrap();
-    let state = &report[0].state;
-    assert!(
-        matches!(state, State::Fallback(Refusal::SwitchPort)),
-        "{state:?}"
-    );
-}
-
-#[test]
 fn a_device_that_comes_back_is_guarded_anew() {
     let scene = Scene::new("bpf-back");
     let mut plane = scene.guard(Mode::Tcx);

@@ -7,8 +7,10 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::if_nametoindex;
+
 use super::bpffs::{Pins, failure};
-use super::device::{self, Nature};
 use super::error::BpfError;
 use super::kernel;
 
@@ -19,7 +21,7 @@ pub struct Device {
     pub index: u32,
     /// Its name, for reports.
     pub name: String,
-    /// How.
+    /// How. XDP is not for a port of a bridge: it would judge frames that are none of this node's.
     pub mode: Mode,
 }
 
@@ -63,10 +65,6 @@ pub enum Refusal {
     /// The driver has no native XDP, or not with this MTU or these queues.
     #[error("the driver has no native XDP as it is set up")]
     NoNativeXdp,
-    /// It is a port of a bridge or the like. XDP would judge what the switch sends on to others, and
-    /// nftables sees none of that; tcx is told what is for this node.
-    #[error("XDP is not for a port of a switch")]
-    SwitchPort,
     /// Linux older than 6.6.
     #[error("this kernel has no tcx (Linux 6.6)")]
     NoTcx,
@@ -127,12 +125,13 @@ impl Links {
         wanted: &[Device],
         programs: &Programs<'_>,
     ) -> Result<Vec<Attachment>, BpfError> {
+        let ethernet = ethernet_devices();
         let mut kept = BTreeSet::new();
         let mut report = Vec::new();
         for device in wanted {
-            let state = match admitted(device) {
+            let state = match admit(device, &ethernet) {
                 Err(refusal) => State::Refused(refusal),
-                Ok(nature) => self.guard(device, &nature, programs),
+                Ok(()) => self.guard(device, programs),
             };
             match &state {
                 State::Attached(mode) => drop(kept.insert((device.index, *mode))),
@@ -178,10 +177,9 @@ impl Links {
         self.held.iter().filter_map(broken).collect()
     }
 
-    fn guard(&mut self, device: &Device, nature: &Nature, programs: &Programs<'_>) -> State {
+    fn guard(&mut self, device: &Device, programs: &Programs<'_>) -> State {
         let refusal = match device.mode {
             Mode::Tcx => None,
-            Mode::Xdp if nature.is_switch_port => Some(Refusal::SwitchPort),
             Mode::Xdp => match self.ensure(device, Mode::Xdp, programs.xdp) {
                 Ok(()) => return State::Attached(Mode::Xdp),
                 Err(error) => Some(xdp_refusal(&error)),
@@ -233,15 +231,14 @@ impl Links {
     }
 }
 
-/// What the device is, if it can be guarded at all.
-fn admitted(device: &Device) -> Result<Nature, Refusal> {
-    match device::nature(device.index) {
-        Ok(Some(nature)) if nature.name != device.name => Err(Refusal::Gone),
-        Ok(Some(nature)) if !nature.is_ethernet => Err(Refusal::NotEthernet),
-        Ok(Some(nature)) => Ok(nature),
-        Ok(None) => Err(Refusal::Gone),
-        Err(error) => Err(Refusal::Other(error.to_string())),
+fn admit(device: &Device, ethernet: &BTreeSet<String>) -> Result<(), Refusal> {
+    if if_nametoindex(device.name.as_str()) != Ok(device.index) {
+        return Err(Refusal::Gone);
     }
+    if !ethernet.contains(&device.name) {
+        return Err(Refusal::NotEthernet);
+    }
+    Ok(())
 }
 
 /// Whether a link is attached to that device; if so, it runs our program from now on. A dead one was
@@ -296,6 +293,20 @@ fn tcx_refusal(error: &io::Error) -> Refusal {
         Some(libc::ENODEV) => Refusal::Gone,
         _ => Refusal::Other(error.to_string()),
     }
+}
+
+/// Names of devices whose frames begin with an Ethernet header; `lo` is none of them.
+fn ethernet_devices() -> BTreeSet<String> {
+    let Ok(addresses) = getifaddrs() else {
+        return BTreeSet::new();
+    };
+    addresses
+        .filter(|entry| {
+            let link = entry.address.as_ref().and_then(|it| it.as_link_addr());
+            link.is_some_and(|link| link.hatype() == libc::ARPHRD_ETHER)
+        })
+        .map(|entry| entry.interface_name)
+        .collect()
 }
 
 fn is_alive(folder: &Path, place: Place) -> bool {

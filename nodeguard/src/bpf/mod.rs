@@ -16,7 +16,6 @@
 mod attach;
 mod bpffs;
 mod counters;
-mod device;
 mod error;
 #[doc(hidden)]
 pub mod fuzz;
