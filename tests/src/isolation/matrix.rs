@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use config::guard::Protocol;
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 use nix::unistd::Pid;
 
 use super::case::{Case, Group, Means};
@@ -107,11 +107,13 @@ impl Outcome {
     /// Everything that was tried.
     #[must_use]
     pub fn total(&self) -> Tally {
-        self.groups.values().fold(Tally::default(), |sum, it| Tally {
-            cases: sum.cases + it.cases,
-            open: sum.open + it.open,
-            packets: sum.packets + it.packets,
-        })
+        self.groups
+            .values()
+            .fold(Tally::default(), |sum, it| Tally {
+                cases: sum.cases + it.cases,
+                open: sum.open + it.open,
+                packets: sum.packets + it.packets,
+            })
     }
 }
 
@@ -182,7 +184,10 @@ impl Matrix {
         let marked: Vec<(u32, &Case)> = (first..).zip(wave.iter().map(|(case, _)| *case)).collect();
         let mut by_sender: BTreeMap<Place, Vec<(u32, &Case)>> = BTreeMap::new();
         for (marker, case) in &marked {
-            by_sender.entry(case.from).or_default().push((*marker, case));
+            by_sender
+                .entry(case.from)
+                .or_default()
+                .push((*marker, case));
         }
         for (from, cases) in by_sender {
             self.senders
@@ -365,10 +370,7 @@ impl Pin {
     fn here() -> Result<Self> {
         let before = sched_getaffinity(Pid::from_raw(0))?;
         let mut one = CpuSet::new();
-        let cpu = (0..CpuSet::count()).find(|cpu| before.is_set(*cpu).unwrap_or(false));
-        let Some(cpu) = cpu else {
-            bail!("this thread may run nowhere")
-        };
+        let cpu = sched_getcpu()?;
         one.set(cpu)?;
         sched_setaffinity(Pid::from_raw(0), &one)?;
         Ok(Self { before })

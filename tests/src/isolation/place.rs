@@ -95,7 +95,9 @@ impl Place {
     /// The pod that runs on a node.
     #[must_use]
     pub fn pod(self) -> Option<Self> {
-        [P1, P2, Sp, Fp].into_iter().find(|pod| pod.home() == Some(self))
+        [P1, P2, Sp, Fp]
+            .into_iter()
+            .find(|pod| pod.home() == Some(self))
     }
 
     /// Whether it is a node or pod of this node's cluster.
@@ -201,6 +203,23 @@ impl Place {
             Family::V4 => Ipv4Addr::new(10, 244, self.pod_subnet(), 0).into(),
             Family::V6 => pod_v6(self.pod_subnet(), 0).into(),
         }
+    }
+
+    /// Whether an address is one of its own.
+    #[must_use]
+    pub fn is_at(self, address: IpAddr) -> bool {
+        let has = |family| {
+            let mut own = vec![self.address(family)];
+            if self.role().is_some() {
+                own.extend([self.bridge(family), self.overlay(family)]);
+            }
+            if self == W1 {
+                own.push(unlisted(family));
+            }
+            own.contains(&address)
+        };
+        let link_local = [self.link_local(), link_local(self.bridge_mac())];
+        has(Family::V4) || has(Family::V6) || link_local.map(IpAddr::from).contains(&address)
     }
 
     /// The link-local address of its `eth0`, made of the MAC address (RFC 4291, appendix A).
