@@ -18,6 +18,8 @@ pub mod client;
 pub mod edge;
 pub mod flood;
 pub mod folder;
+pub mod guard;
+pub mod guarded;
 pub mod h2_client;
 pub mod interrupt;
 pub mod isolation;
