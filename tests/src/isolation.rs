@@ -12,6 +12,8 @@ pub mod guard;
 pub mod guards;
 pub mod matrix;
 pub mod place;
+pub mod reference;
+pub mod results;
 pub mod senders;
 pub mod services;
 pub mod topology;

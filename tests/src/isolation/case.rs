@@ -180,13 +180,7 @@ impl Case {
     #[must_use]
     pub fn packets(&self) -> u32 {
         match self.means {
-            Means::Frames { shape, .. } => match shape {
-                Shape::TinyFragments { .. }
-                | Shape::Fragments { .. }
-                | Shape::OptionsInFragment
-                | Shape::PortlessFragment => 2,
-                _ => 1,
-            },
+            Means::Frames { shape, .. } if shape.is_fragmented() => 2,
             _ => 1,
         }
     }

@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use config::guard::Protocol;
 use config::ports::{self, FLANNEL_VXLAN};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nodeguard::ruleset::Family;
 use socket2::{Domain, Socket, Type};
 
@@ -91,6 +92,9 @@ impl Ears {
     /// # Errors
     /// If a socket cannot be made.
     pub fn new(topology: &Topology) -> Result<Self> {
+        // Some 400 sockets listen, and each case of a wave may need two more.
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
         let mut ears = Self {
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
             ears: Vec::new(),

@@ -92,6 +92,18 @@ impl Shape {
         Self::PortlessFragment,
     ];
 
+    /// Whether it is two frames.
+    #[must_use]
+    pub fn is_fragmented(self) -> bool {
+        matches!(
+            self,
+            Self::TinyFragments { .. }
+                | Self::Fragments { .. }
+                | Self::OptionsInFragment
+                | Self::PortlessFragment
+        )
+    }
+
     /// Its name in reports.
     #[must_use]
     pub fn name(self) -> String {

@@ -7,14 +7,15 @@
 //! the counters must say why.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use config::guard::Protocol;
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 use nix::unistd::Pid;
 
-use super::case::{Case, Means};
+use super::case::{Case, Group, Means};
 use super::ears::Ears;
 use super::guard::{Counted, Counter, Due, Mode};
 use super::place::Place;
@@ -28,6 +29,8 @@ const WAVE: usize = 250;
 const ROUNDS: usize = 4;
 /// How long a request that must come out may take. Only failures take that long.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The same where a failure is what is looked for.
+const SHORT_PATIENCE: Duration = Duration::from_millis(300);
 /// Sooner than a client's TCP repeats itself.
 const BEFORE_RETRANSMISSION: Duration = Duration::from_millis(900);
 
@@ -44,19 +47,40 @@ pub struct Matrix {
 /// A case that went otherwise than it should.
 #[derive(Clone, Debug)]
 pub struct Failure {
-    /// Which.
-    pub case: String,
+    /// Which; several, if only the sum of what they count is wrong, and none if nobody should have
+    /// counted.
+    pub cases: Vec<String>,
     /// How.
     pub what: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.cases[..] {
+            [] => f.write_str("no case of the wave")?,
+            [case] => f.write_str(case)?,
+            [case, others @ ..] => write!(f, "{case}, or one of {} like it", others.len())?,
+        }
+        write!(f, ": {}", self.what)
+    }
+}
+
+/// What was tried in a group of cases.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Cases that had something to prove.
+    pub cases: usize,
+    /// Those of them that had to come out.
+    pub open: usize,
+    /// Frames that were put on the wire for them, not counting what they led to.
+    pub packets: u64,
 }
 
 /// How a pass went.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// Cases that had something to prove.
-    pub cases: usize,
-    /// Requests that were put on the wire, in frames.
-    pub packets: u64,
+    /// What was tried.
+    pub groups: BTreeMap<Group, Tally>,
     /// Everything that went wrong.
     pub failures: Vec<Failure>,
     /// How long it took.
@@ -77,6 +101,20 @@ enum Went {
     Right,
     Missing(String),
     Wrong(String),
+}
+
+impl Outcome {
+    /// Everything that was tried.
+    #[must_use]
+    pub fn total(&self) -> Tally {
+        self.groups
+            .values()
+            .fold(Tally::default(), |sum, it| Tally {
+                cases: sum.cases + it.cases,
+                open: sum.open + it.open,
+                packets: sum.packets + it.packets,
+            })
+    }
 }
 
 impl Matrix {
@@ -113,13 +151,15 @@ impl Matrix {
             .map(|case| (case, mode.due(case)))
             .filter(|(_, due)| *due != Due::Anything)
             .collect();
-        self.settle()?;
+        // What is unreached now is unreached in the first wave too.
+        self.settle(until)?;
         for wave in due.chunks(WAVE) {
-            outcome.cases += wave.len();
-            outcome.packets += wave
-                .iter()
-                .map(|(case, _)| u64::from(case.packets()))
-                .sum::<u64>();
+            for (case, due) in wave {
+                let tally = outcome.groups.entry(case.group).or_default();
+                tally.cases += 1;
+                tally.open += usize::from(*due == Due::Open);
+                tally.packets += u64::from(case.packets());
+            }
             let mut failures = self.wave(wave, until, counters)?;
             if until == Until::Failure && !failures.is_empty() {
                 outcome.failures = failures;
@@ -155,24 +195,34 @@ impl Matrix {
             self.ears.pump()?;
         }
         loop {
-            self.settle()?;
+            let unreached = self.settle(until)?;
             let went: Vec<Went> = marked
                 .iter()
                 .zip(wave)
                 .map(|((marker, case), (_, due))| self.went(*marker, case, *due))
                 .collect();
-            let difference = difference(&before, &counters()?, wave, &went, began.elapsed());
+            let difference = difference(&before, &counters()?, wave, began.elapsed());
             let is_missing = went.iter().any(|went| matches!(went, Went::Missing(_)));
             let is_final = went.iter().any(|went| matches!(went, Went::Wrong(_)))
                 || !difference.is_empty()
                 || until == Until::Failure
+                || unreached.is_some()
                 || began.elapsed() > PATIENCE;
             if is_missing && !is_final {
                 std::thread::yield_now();
                 continue;
             }
             self.ears.forget();
-            return self.failures(wave, went, &difference, until, counters);
+            let mut failures = self.failures(wave, went, &difference, until, counters)?;
+            if let Some(place) = unreached
+                && failures.is_empty()
+            {
+                failures.push(Failure {
+                    cases: Vec::new(),
+                    what: format!("a sentinel did not reach {place}"),
+                });
+            }
+            return Ok(failures);
         }
     }
 
@@ -189,7 +239,7 @@ impl Matrix {
         for ((case, _), went) in wave.iter().zip(went) {
             if let Went::Missing(what) | Went::Wrong(what) = went {
                 failures.push(Failure {
-                    case: case.name.clone(),
+                    cases: vec![case.name.clone()],
                     what,
                 });
             }
@@ -207,12 +257,8 @@ impl Matrix {
             }
             if found.is_empty() {
                 let what = format!("{counter} rose by {rose}, not by {expected}");
-                let case = match &suspects[..] {
-                    [] => "no case of this wave counts that".to_owned(),
-                    [(case, _)] => case.name.clone(),
-                    [(case, _), ..] => format!("{} or {} like it", case.name, suspects.len() - 1),
-                };
-                found.push(Failure { case, what });
+                let cases = suspects.iter().map(|(case, _)| case.name.clone()).collect();
+                found.push(Failure { cases, what });
             }
             failures.append(&mut found);
         }
@@ -248,23 +294,27 @@ impl Matrix {
         }
     }
 
-    /// Returns when nothing is under way any more.
-    fn settle(&mut self) -> Result<()> {
+    /// Returns when nothing is under way any more, or with a place that a sentinel did not reach: to
+    /// pods of another node they go over VXLAN, which a guard that has lost its rules may cut.
+    fn settle(&mut self, until: Until) -> Result<Option<Place>> {
+        let patience = match until {
+            Until::End => PATIENCE,
+            Until::Failure => SHORT_PATIENCE,
+        };
         for _ in 0..ROUNDS {
             let marker = &mut self.marker;
             let sent = self.senders.sentinels(|| {
                 *marker += 1;
                 *marker
             })?;
-            let deadline = Instant::now() + PATIENCE;
+            let deadline = Instant::now() + patience;
             loop {
                 self.ears.pump()?;
-                let missing = sent
-                    .iter()
-                    .find(|(_, marker)| !self.ears.heard.arrivals.contains_key(marker));
+                let arrivals = &self.ears.heard.arrivals;
+                let missing = sent.iter().find(|(_, it)| !arrivals.contains_key(it));
                 let Some((place, _)) = missing else { break };
                 if Instant::now() > deadline {
-                    bail!("a sentinel does not reach {place}");
+                    return Ok(Some(*place));
                 }
                 std::thread::yield_now();
             }
@@ -272,7 +322,7 @@ impl Matrix {
                 self.ears.heard.arrivals.remove(&marker);
             }
         }
-        Ok(())
+        Ok(None)
     }
 }
 
@@ -281,11 +331,10 @@ fn difference(
     before: &Counted,
     after: &Counted,
     wave: &[(&Case, Due)],
-    went: &[Went],
     took: Duration,
 ) -> BTreeMap<Counter, (u64, u64)> {
     let mut expected: BTreeMap<Counter, (u64, u64)> = BTreeMap::new();
-    for ((case, due), _) in wave.iter().zip(went) {
+    for (case, due) in wave {
         if let Due::Counted(counter) = due {
             let (least, most) = expected.entry(*counter).or_default();
             *least += 1;
@@ -321,10 +370,7 @@ impl Pin {
     fn here() -> Result<Self> {
         let before = sched_getaffinity(Pid::from_raw(0))?;
         let mut one = CpuSet::new();
-        let cpu = (0..CpuSet::count()).find(|cpu| before.is_set(*cpu).unwrap_or(false));
-        let Some(cpu) = cpu else {
-            bail!("this thread may run nowhere")
-        };
+        let cpu = sched_getcpu()?;
         one.set(cpu)?;
         sched_setaffinity(Pid::from_raw(0), &one)?;
         Ok(Self { before })

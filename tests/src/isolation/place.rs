@@ -205,6 +205,23 @@ impl Place {
         }
     }
 
+    /// Whether an address is one of its own.
+    #[must_use]
+    pub fn is_at(self, address: IpAddr) -> bool {
+        let has = |family| {
+            let mut own = vec![self.address(family)];
+            if self.role().is_some() {
+                own.extend([self.bridge(family), self.overlay(family)]);
+            }
+            if self == W1 {
+                own.push(unlisted(family));
+            }
+            own.contains(&address)
+        };
+        let link_local = [self.link_local(), link_local(self.bridge_mac())];
+        has(Family::V4) || has(Family::V6) || link_local.map(IpAddr::from).contains(&address)
+    }
+
     /// The link-local address of its `eth0`, made of the MAC address (RFC 4291, appendix A).
     #[must_use]
     pub fn link_local(self) -> Ipv6Addr {

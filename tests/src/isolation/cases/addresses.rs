@@ -59,7 +59,11 @@ fn unlisted_addresses(table: &mut Table<'_>, family: Family) {
         ] {
             let mut plan = Plan::direct(OtherAddresses, from, Place::W1, family);
             plan.to.0 = second;
-            let expectation = dropped(Place::W1, reason, sight, (family, protocol, KUBELET));
+            let expectation = if reason == Reason::Pod && table.pod_ports.contains(&KUBELET) {
+                Expectation::Open
+            } else {
+                dropped(Place::W1, reason, sight, (family, protocol, KUBELET))
+            };
             table.add(plan.port(protocol, KUBELET).expect(expectation));
         }
         // What is in no file is nobody's, even if a node has it.
@@ -155,6 +159,7 @@ fn with_source(from: Place, node: Place, source: IpAddr, group: Group) -> Plan {
 fn spoofed(table: &mut Table<'_>, family: Family) {
     use Group::Spoofed;
     let edge = Place::Edge.address(family);
+    let pod_ports = table.pod_ports;
     for protocol in Protocol::ALL {
         let mut add = |from, node: Place, source, at, reason, sight, port| {
             let plan = with_source(from, node, source, Spoofed).port(protocol, port);
@@ -178,33 +183,18 @@ fn spoofed(table: &mut Table<'_>, family: Family) {
             (Place::Stranger, Place::P1.address(family)),
             (Place::Fp, unmasqueraded(family)),
         ] {
-            add(
-                from,
-                Place::M1,
-                source,
-                Place::M1,
-                Reason::Pod,
-                Sight::Wire,
-                ETCD,
-            );
-            add(
-                from,
-                Place::W1,
-                source,
-                Place::W1,
-                Reason::Pod,
-                Sight::Wire,
-                KUBELET,
-            );
-            add(
-                from,
-                Place::M1,
-                source,
-                Place::M1,
-                Reason::Spoofed,
-                Sight::Routing,
-                API_SERVER,
-            );
+            for (node, port) in [
+                (Place::M1, ETCD),
+                (Place::M1, API_SERVER),
+                (Place::W1, KUBELET),
+            ] {
+                let (reason, sight) = if pod_ports.contains(&port) {
+                    (Reason::Spoofed, Sight::Routing)
+                } else {
+                    (Reason::Pod, Sight::Wire)
+                };
+                add(from, node, source, node, reason, sight, port);
+            }
         }
         // Peers, from a pod on the same node: to it, and beyond it.
         for (source, reason, sight) in [
@@ -382,7 +372,9 @@ fn loopback(table: &mut Table<'_>) {
     // Nothing but the routing table tells that this pod is none of the cluster's.
     for family in FAMILIES {
         let source = nobodys_pod(family);
-        let plan = with_source(Place::Stranger, Place::M1, source, Group::Limits);
-        table.add(plan.port(Protocol::Tcp, API_SERVER));
+        if table.pod_ports.contains(&API_SERVER) {
+            let plan = with_source(Place::Stranger, Place::M1, source, Group::Limits);
+            table.add(plan.port(Protocol::Tcp, API_SERVER));
+        }
     }
 }
