@@ -19,7 +19,10 @@ fn every_case_goes_as_it_should_whichever_planes_are_in_force() {
         let outcome = matrix
             .pass(mode, &cases, Until::End, &mut || guards.counters())
             .unwrap();
-        eprintln!("{mode:?}: {} cases, {} packets, {:?}", outcome.cases, outcome.packets, outcome.took);
+        eprintln!(
+            "{mode:?}: {} cases, {} packets, {:?}",
+            outcome.cases, outcome.packets, outcome.took
+        );
         for failure in outcome.failures.iter().take(12) {
             eprintln!("{}: {}", failure.case, failure.what);
         }

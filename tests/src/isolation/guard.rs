@@ -103,11 +103,9 @@ impl Mode {
 fn is_seen(sight: Sight) -> bool {
     match sight {
         Sight::Wire | Sight::Overlay => true,
-        Sight::Bridge
-        | Sight::Later
-        | Sight::Routing
-        | Sight::Everybody
-        | Sight::Unreadable => false,
+        Sight::Bridge | Sight::Later | Sight::Routing | Sight::Everybody | Sight::Unreadable => {
+            false
+        }
     }
 }
 

@@ -144,7 +144,10 @@ impl Matrix {
         let marked: Vec<(u32, &Case)> = (first..).zip(wave.iter().map(|(case, _)| *case)).collect();
         let mut by_sender: BTreeMap<Place, Vec<(u32, &Case)>> = BTreeMap::new();
         for (marker, case) in &marked {
-            by_sender.entry(case.from).or_default().push((*marker, case));
+            by_sender
+                .entry(case.from)
+                .or_default()
+                .push((*marker, case));
         }
         for (from, cases) in by_sender {
             self.senders

@@ -95,7 +95,9 @@ impl Place {
     /// The pod that runs on a node.
     #[must_use]
     pub fn pod(self) -> Option<Self> {
-        [P1, P2, Sp, Fp].into_iter().find(|pod| pod.home() == Some(self))
+        [P1, P2, Sp, Fp]
+            .into_iter()
+            .find(|pod| pod.home() == Some(self))
     }
 
     /// Whether it is a node or pod of this node's cluster.

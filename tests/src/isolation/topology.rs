@@ -80,9 +80,8 @@ impl Topology {
     }
 
     fn switch_lines(&self) -> String {
-        let mut lines = String::from(
-            "link add name switch type bridge mcast_snooping 0\nlink set switch up\n",
-        );
+        let mut lines =
+            String::from("link add name switch type bridge mcast_snooping 0\nlink set switch up\n");
         for place in Place::WIRED {
             veth(
                 &mut lines,

@@ -67,7 +67,12 @@ fn unlisted_addresses(table: &mut Table<'_>, family: Family) {
         plan.means = Means::Client {
             source: Some(second),
         };
-        let expectation = dropped(Place::M1, Reason::Stranger, Sight::Wire, (family, protocol, ETCD));
+        let expectation = dropped(
+            Place::M1,
+            Reason::Stranger,
+            Sight::Wire,
+            (family, protocol, ETCD),
+        );
         table.add(plan.port(protocol, ETCD).expect(expectation));
     }
 }
@@ -120,7 +125,12 @@ fn link_local_addresses(table: &mut Table<'_>) {
                 source: from.link_local().into(),
                 hop: first_hop(from, Place::W1),
             };
-            let expectation = dropped(Place::W1, Reason::Relayed, sight, (Family::V6, protocol, KUBELET));
+            let expectation = dropped(
+                Place::W1,
+                Reason::Relayed,
+                sight,
+                (Family::V6, protocol, KUBELET),
+            );
             table.add(plan.port(protocol, KUBELET).expect(expectation));
         }
     }
@@ -153,16 +163,48 @@ fn spoofed(table: &mut Table<'_>, family: Family) {
         // The target's own address. BPF knows it.
         for (node, port) in [(Place::M1, ETCD), (Place::W1, KUBELET), (Place::Solo, ETCD)] {
             let own = node.address(family);
-            add(Place::Stranger, node, own, node, Reason::Spoofed, Sight::Wire, port);
+            add(
+                Place::Stranger,
+                node,
+                own,
+                node,
+                Reason::Spoofed,
+                Sight::Wire,
+                port,
+            );
         }
         // A pod on the wire: forbidden as a pod, or where pods may go, by where it came from.
         for (from, source) in [
             (Place::Stranger, Place::P1.address(family)),
             (Place::Fp, unmasqueraded(family)),
         ] {
-            add(from, Place::M1, source, Place::M1, Reason::Pod, Sight::Wire, ETCD);
-            add(from, Place::W1, source, Place::W1, Reason::Pod, Sight::Wire, KUBELET);
-            add(from, Place::M1, source, Place::M1, Reason::Spoofed, Sight::Routing, API_SERVER);
+            add(
+                from,
+                Place::M1,
+                source,
+                Place::M1,
+                Reason::Pod,
+                Sight::Wire,
+                ETCD,
+            );
+            add(
+                from,
+                Place::W1,
+                source,
+                Place::W1,
+                Reason::Pod,
+                Sight::Wire,
+                KUBELET,
+            );
+            add(
+                from,
+                Place::M1,
+                source,
+                Place::M1,
+                Reason::Spoofed,
+                Sight::Routing,
+                API_SERVER,
+            );
         }
         // Peers, from a pod on the same node: to it, and beyond it.
         for (source, reason, sight) in [
@@ -171,13 +213,37 @@ fn spoofed(table: &mut Table<'_>, family: Family) {
             (edge, Reason::Spoofed, Sight::Routing),
             (Place::W1.address(family), Reason::Spoofed, Sight::Bridge),
         ] {
-            add(Place::P1, Place::W1, source, Place::W1, reason, sight, KUBELET);
+            add(
+                Place::P1,
+                Place::W1,
+                source,
+                Place::W1,
+                reason,
+                sight,
+                KUBELET,
+            );
             add(Place::P1, Place::M1, source, Place::W1, reason, sight, ETCD);
         }
         // A pod that says it is somebody from far away.
         let stranger = Place::Stranger.address(family);
-        add(Place::P1, Place::W1, stranger, Place::W1, Reason::Stranger, Sight::Bridge, KUBELET);
-        add(Place::P1, Place::M1, stranger, Place::W1, Reason::Stranger, Sight::Bridge, ETCD);
+        add(
+            Place::P1,
+            Place::W1,
+            stranger,
+            Place::W1,
+            Reason::Stranger,
+            Sight::Bridge,
+            KUBELET,
+        );
+        add(
+            Place::P1,
+            Place::M1,
+            stranger,
+            Place::W1,
+            Reason::Stranger,
+            Sight::Bridge,
+            ETCD,
+        );
     }
     for protocol in Protocol::ALL {
         // On one segment nobody but the switch can tell a peer from who says so.
@@ -212,13 +278,44 @@ fn gateway(table: &mut Table<'_>, family: Family) {
             add(Place::Stranger, hop, node, protocol, 22, Expectation::Open);
         }
         // Whether solo lets it in is solo's business.
-        let drop = dropped(Place::Solo, Reason::Stranger, Sight::Wire, (family, protocol, ETCD));
-        add(Place::Stranger, Place::W1, Place::Solo, protocol, ETCD, drop);
+        let drop = dropped(
+            Place::Solo,
+            Reason::Stranger,
+            Sight::Wire,
+            (family, protocol, ETCD),
+        );
+        add(
+            Place::Stranger,
+            Place::W1,
+            Place::Solo,
+            protocol,
+            ETCD,
+            drop,
+        );
         // A pod's port is not the node's.
-        add(Place::Stranger, Place::W1, Place::P1, protocol, KUBELET, Expectation::Open);
+        add(
+            Place::Stranger,
+            Place::W1,
+            Place::P1,
+            protocol,
+            KUBELET,
+            Expectation::Open,
+        );
     }
-    let vxlan = dropped(Place::W1, Reason::Stranger, Sight::Wire, (family, Protocol::Udp, FLANNEL_VXLAN));
-    add(Place::Stranger, Place::W1, Place::M1, Protocol::Udp, FLANNEL_VXLAN, vxlan);
+    let vxlan = dropped(
+        Place::W1,
+        Reason::Stranger,
+        Sight::Wire,
+        (family, Protocol::Udp, FLANNEL_VXLAN),
+    );
+    add(
+        Place::Stranger,
+        Place::W1,
+        Place::M1,
+        Protocol::Udp,
+        FLANNEL_VXLAN,
+        vxlan,
+    );
 }
 
 /// Addresses that are nobody's own.

@@ -36,11 +36,7 @@ fn crafted(group: Group, from: Place, to: Place, family: Family, shape: Shape) -
 }
 
 fn to_nodes(table: &mut Table<'_>, family: Family, shape: Shape) {
-    for (node, port) in [
-        (Place::M1, 2379),
-        (Place::W1, 10250),
-        (Place::Solo, 10259),
-    ] {
+    for (node, port) in [(Place::M1, 2379), (Place::W1, 10250), (Place::Solo, 10259)] {
         for protocol in Protocol::ALL {
             for from in [Place::Stranger, Place::Edge] {
                 let plan = crafted(Group::Frames, from, node, family, shape).port(protocol, port);
@@ -88,7 +84,13 @@ fn to_node_ports(table: &mut Table<'_>, family: Family, shape: Shape) {
             .iter()
             .find(|it| it.endpoint == endpoint)
             .expect("one for each node");
-        let mut plan = crafted(Group::FramesByNodePort, Place::Stranger, Place::W1, family, shape);
+        let mut plan = crafted(
+            Group::FramesByNodePort,
+            Place::Stranger,
+            Place::W1,
+            family,
+            shape,
+        );
         plan.to.1 = service.node_port;
         plan.lands = (endpoint, service.target_port);
         let drop = Expectation::Dropped(Drop {

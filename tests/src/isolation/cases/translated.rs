@@ -9,9 +9,7 @@ use nodeguard::verdict::Reason;
 use super::{FAMILIES, Plan, Table, is_isolated};
 use crate::isolation::case::{Drop, Expectation, Group, Sight};
 use crate::isolation::place::Place;
-use crate::isolation::services::{
-    KUBERNETES, Service, TO_LOCALHOST, ingress, of_the_tenant,
-};
+use crate::isolation::services::{KUBERNETES, Service, TO_LOCALHOST, ingress, of_the_tenant};
 
 /// Senders from outside of every node that has a kube-proxy.
 const OUTSIDE: [Place; 6] = [
