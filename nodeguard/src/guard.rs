@@ -1,13 +1,14 @@
 //! The guard of one node: holds the policy in force in both planes.
 //!
 //! Everything here asks or tells the kernel, and nothing waits: a reload takes milliseconds.
-//! [`crate::daemon`] calls it when something may have happened.
+//! [`crate::service`] calls it when something may have happened.
 
+mod events;
 mod fast;
 mod idle;
 mod report;
 
-pub use idle::{Held, hold, hold_without_config, status_without_daemon};
+pub use idle::{hold, hold_if_open, status_without_daemon};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -22,6 +22,7 @@ pub mod guard;
 pub mod guarded;
 pub mod h2_client;
 pub mod interrupt;
+pub mod isolation;
 pub mod load;
 pub mod machine;
 pub mod namespace;

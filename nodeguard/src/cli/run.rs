@@ -5,7 +5,7 @@ use clap::Args;
 use daemon::logging::{self, LogFormat};
 
 use super::{ConfigArgs, OK};
-use crate::guard::{Guard, hold_without_config};
+use crate::guard::{Guard, hold_if_open};
 use crate::lock::LockError;
 use crate::nft::NftError;
 use crate::service::serve;
@@ -40,8 +40,12 @@ fn start(args: &RunArgs) -> anyhow::Result<()> {
             // Another daemon enforces, and sees to what is to be enforced.
             if !is_another_daemon(&error) {
                 // Without a file there is nothing to follow, but nothing may be open either.
-                match hold_without_config() {
-                    Ok(held) => tracing::error!(?held, "cannot start: this is enforced meanwhile"),
+                match hold_if_open() {
+                    Ok(None) => tracing::error!("cannot start: what is enforced stays enforced"),
+                    Ok(Some(origin)) => {
+                        let policy = origin.as_str();
+                        tracing::error!(policy, "cannot start: this is enforced meanwhile");
+                    }
                     Err(held) => tracing::error!(error = %held, "nothing can be enforced"),
                 }
             }
