@@ -258,7 +258,9 @@ impl Range {
         })
     }
 
-    /// The same, with everything that must hold of it; prints and publishes a row. `action` says how many changes it made.
+    /// The same, with everything that must hold of it; prints and publishes a row. `action` says how
+    /// many changes it made.
+    #[allow(clippy::print_stdout, reason = "the numbers are half of the test")]
     fn hold(&mut self, what: &str, must: &[Must], action: impl FnOnce(&mut Scene) -> u64) {
         let before = self.settled();
         let (drops, lost) = (self.drops(), backlog_drops());
@@ -291,8 +293,8 @@ impl Range {
         });
         let number = |count: Option<u64>| count.map_or("-".to_owned(), |it| it.to_string());
         println!(
-            "{what}: {} changes, {} sent ({} to the node's own addresses), {} dropped by BPF, {} by nftables, {through} through, \
-             {:.1} s; peer: {peer:?} packets sent, before nftables, delivered; {} blocks echoed, the \
+            "{what}: {} changes, {} sent ({} to the node's own addresses), {} dropped by BPF, \
+             {} by nftables, {through} through, {:.1} s; peer: {peer:?} packets sent, before nftables, delivered; {} blocks echoed, the \
              slowest in {:?}; {lost} lost by the machine",
             flooded.result,
             flooded.sent,
