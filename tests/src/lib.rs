@@ -26,6 +26,7 @@ pub mod namespace;
 pub mod nftables;
 pub mod nginx;
 pub mod process;
+pub mod program;
 pub mod real_host;
 pub mod router;
 #[allow(unsafe_code)]

@@ -1,7 +1,7 @@
 //! The router: found, started, asked, told to reload.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -10,11 +10,9 @@ use nix::sys::signal::Signal;
 use crate::client::Connection;
 use crate::namespace::Namespace;
 use crate::process::Process;
+use crate::program::binary;
 use crate::tool::Tool;
 use crate::wait;
-
-/// Names the router's binary if it is not beside the test's own.
-pub const BINARY_VARIABLE: &str = "GATEHOUSE_ROUTER";
 
 /// A running router.
 #[derive(Debug)]
@@ -25,44 +23,12 @@ pub struct Router {
     admin: SocketAddr,
 }
 
-/// Where the router's binary is.
-///
-/// # Errors
-/// If it has not been built.
-pub fn binary() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os(BINARY_VARIABLE) {
-        let path = PathBuf::from(path);
-        if !path.is_file() {
-            bail!(
-                "{BINARY_VARIABLE} names {}, which is no file",
-                path.display()
-            );
-        }
-        return Ok(path);
-    }
-    let own = std::env::current_exe()?;
-    // target/debug/deps/TEST or target/release/demo: the router stands in the same profile.
-    let found = own
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .map(|it| it.join("router"))
-        .find(|it| it.is_file());
-    found.with_context(|| {
-        format!(
-            "there is no router beside {}: build it with `cargo build -p router` (or \
-             `--release`), or name one in {BINARY_VARIABLE}",
-            own.display()
-        )
-    })
-}
-
 /// A command of the router that ends by itself, such as `check`.
 ///
 /// # Errors
 /// If it has not been built.
 pub fn tool(arguments: &[&str]) -> Result<Tool> {
-    Ok(Tool::new(&binary()?.to_string_lossy()).args(arguments))
+    Ok(Tool::new(&binary("router")?.to_string_lossy()).args(arguments))
 }
 
 impl Router {
@@ -77,7 +43,7 @@ impl Router {
         addresses: &[SocketAddr],
         admin: SocketAddr,
     ) -> Result<Self> {
-        let mut command = Command::new(binary()?);
+        let mut command = Command::new(binary("router")?);
         command.arg("run").arg("--config").arg(configuration);
         let process = Process::start("router", command, namespace, folder)?;
         let mut router = Self {

@@ -8,17 +8,18 @@ use std::sync::Mutex;
 use harness::folder::Folder;
 use harness::machine::MachineState;
 use harness::process::Process;
+use harness::program::{binary, variable};
 use harness::tool::Tool;
-use harness::{router, wait};
+use harness::wait;
 use nix::sys::signal::Signal;
 
 /// One at a time: each compares the whole machine before and after.
 static MACHINE: Mutex<()> = Mutex::new(());
 
 fn demo() -> Tool {
-    let router = router::binary().unwrap();
+    let router = binary("router").unwrap();
     Tool::new(env!("CARGO_BIN_EXE_demo"))
-        .environment(router::BINARY_VARIABLE, &router.to_string_lossy())
+        .environment(&variable("router"), &router.to_string_lossy())
 }
 
 #[test]
@@ -68,7 +69,7 @@ fn an_interrupted_demo_leaves_nothing() {
     ] {
         let folder = Folder::new("interrupt").unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_demo"));
-        command.env(router::BINARY_VARIABLE, router::binary().unwrap());
+        command.env(variable("router"), binary("router").unwrap());
         let mut process = Process::start("demo", command, None, folder.path()).unwrap();
         wait::until_true(&format!("the demo to print {when:?}"), || {
             process.log().contains(when)
