@@ -10,7 +10,9 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::link::{LinkAttribute, LinkLayerType, LinkMessage};
+use netlink_packet_route::link::{
+    InfoKind, InfoPortKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage,
+};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
@@ -33,8 +35,21 @@ pub struct Devices {
 pub struct Device {
     /// Its name, as in `ip link`.
     pub name: String,
-    /// Whether frames on it begin with an Ethernet header, which the BPF plane needs.
-    pub is_ethernet: bool,
+    /// Whether BPF can judge what comes in there.
+    pub nature: Nature,
+}
+
+/// What a device is to the BPF plane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nature {
+    /// Frames on it begin with an Ethernet header and are as they came.
+    Ethernet,
+    /// A bridge or a port of one. With `bridge-nf-call-iptables`, which Kubernetes asks for,
+    /// nftables and kube-proxy's DNAT come before the bridge's own hooks: BPF there would judge a
+    /// destination that nftables has already judged, or that was never sent.
+    Bridged,
+    /// Frames on it have no Ethernet header.
+    NotEthernet,
 }
 
 impl Devices {
@@ -67,13 +82,31 @@ impl Devices {
         if link.header.link_layer_type == LinkLayerType::Loopback {
             return;
         }
+        let is_bridged = link.attributes.iter().any(|it| {
+            let LinkAttribute::LinkInfo(infos) = it else {
+                return false;
+            };
+            infos.iter().any(|info| {
+                matches!(
+                    info,
+                    LinkInfo::Kind(InfoKind::Bridge) | LinkInfo::PortKind(InfoPortKind::Bridge)
+                )
+            })
+        });
         let name = link.attributes.into_iter().find_map(|it| match it {
             LinkAttribute::IfName(name) => Some(name),
             _ => None,
         });
+        let nature = if link.header.link_layer_type != LinkLayerType::Ether {
+            Nature::NotEthernet
+        } else if is_bridged {
+            Nature::Bridged
+        } else {
+            Nature::Ethernet
+        };
         let device = Device {
             name: name.unwrap_or_else(|| format!("device {}", link.header.index)),
-            is_ethernet: link.header.link_layer_type == LinkLayerType::Ether,
+            nature,
         };
         self.links.insert(link.header.index, device);
     }

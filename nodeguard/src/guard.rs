@@ -273,6 +273,8 @@ impl Guard {
                 return;
             }
             Ok(Integrity::Drifted { what }) => what,
+            // Somebody is writing; the next look comes soon.
+            Err(NftError::Unsteady) => return,
             Err(error) => {
                 tracing::error!(%error, "nftables cannot be asked");
                 self.broken = Some(format!("nftables cannot be asked: {error}"));

@@ -146,7 +146,8 @@ pub fn judge(policy: &Policy, packet: &Packet, stage: Stage) -> Verdict {
     let mut nodes = policy.nodes.values();
     let is_listed =
         nodes.any(|node| node.addresses.contains(&packet.destination) && covered(node.role));
-    if !is_listed && !(packet.way.is_here && covered(policy.role)) {
+    let is_here = packet.way.is_here && covered(policy.role);
+    if !is_listed && !is_here {
         return Verdict::Pass(Pass::NotIsolatedThere);
     }
     let is_relayed = match stage {

@@ -1,6 +1,9 @@
 //! The parser and the decision, on the host. That the kernel's programs do the same is tested in
 //! `tests/tests/ns_bpf_frames.rs`.
 
+#![allow(clippy::unwrap_used, reason = "a test may be blunt")]
+
+#[allow(dead_code, reason = "not every test needs all of it")]
 mod frames;
 
 use ebpf_common::decide::{Action, decide};

@@ -1,6 +1,8 @@
 //! The committed BPF object is what the sources in `ebpf/` make. No compiler for BPF is needed to
 //! see that one of the two has changed; `ebpf/build.sh check` builds it anew.
 
+#![allow(clippy::unwrap_used, reason = "a test may be blunt")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -96,10 +96,13 @@ pub(super) struct Programs<'a> {
     pub(super) xdp: (BorrowedFd<'a>, u32),
 }
 
+/// Index of a device, and how it is attached.
+type Place = (u32, Mode);
+
 /// Our links.
 pub(super) struct Links {
     folder: PathBuf,
-    held: BTreeMap<(u32, Mode), Held>,
+    held: BTreeMap<Place, Held>,
 }
 
 struct Held {
@@ -126,7 +129,7 @@ impl Links {
         let mut kept = BTreeSet::new();
         let mut report = Vec::new();
         for device in wanted {
-            let state = match self.admit(device, &ethernet) {
+            let state = match admit(device, &ethernet) {
                 Err(refusal) => State::Refused(refusal),
                 Ok(()) => self.guard(device, programs),
             };
@@ -155,7 +158,7 @@ impl Links {
 
     /// Asks the kernel about each link; what is reported, [`Links::follow`] mends.
     pub(super) fn check(&self) -> Vec<Detached> {
-        let broken = |(&(index, mode), held): (&(u32, Mode), &Held)| {
+        let broken = |(&(index, mode), held): (&Place, &Held)| {
             let sound = kernel::link_info(held.link.as_fd())
                 .is_ok_and(|info| info.device == index && info.program == held.program);
             // Without its pin, a link lasts as long as this process.
@@ -167,16 +170,6 @@ impl Links {
             })
         };
         self.held.iter().filter_map(broken).collect()
-    }
-
-    fn admit(&self, device: &Device, ethernet: &BTreeSet<String>) -> Result<(), Refusal> {
-        if if_nametoindex(device.name.as_str()) != Ok(device.index) {
-            return Err(Refusal::Gone);
-        }
-        if !ethernet.contains(&device.name) {
-            return Err(Refusal::NotEthernet);
-        }
-        Ok(())
     }
 
     fn guard(&mut self, device: &Device, programs: &Programs<'_>) -> State {
@@ -202,55 +195,70 @@ impl Links {
         (program, number): (BorrowedFd<'_>, u32),
     ) -> io::Result<()> {
         let path = path_of(&self.folder, device.index, mode);
-        let link = match revived(&path, device.index, program, number)? {
-            Some(link) => link,
-            None => {
-                let link = attached(device.index, mode, program)?;
-                // A failure closes the only descriptor, and that detaches.
-                kernel::pin(link.as_fd(), &path)?;
-                link
+        let key = (device.index, mode);
+        let link = match kernel::open(&path) {
+            Ok(pinned) => match revived(&pinned, device.index, program, number)? {
+                true => pinned,
+                false => {
+                    fs::remove_file(&path)?;
+                    new_link(device.index, mode, program, &path)?
+                }
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // Somebody removed the pin; what we hold is attached still.
+                match self.held.remove(&key) {
+                    Some(held) if revived(&held.link, device.index, program, number)? => {
+                        kernel::pin(held.link.as_fd(), &path)?;
+                        held.link
+                    }
+                    _ => new_link(device.index, mode, program, &path)?,
+                }
             }
+            Err(error) => return Err(error),
         };
         let held = Held {
             link,
             name: device.name.clone(),
             program: number,
         };
-        self.held.insert((device.index, mode), held);
+        self.held.insert(key, held);
         Ok(())
     }
 }
 
-/// The pinned link, running our program. A dead one (detached by hand, or its device is gone and
-/// another has its index) is removed.
-fn revived(
-    path: &Path,
-    index: u32,
-    program: BorrowedFd<'_>,
-    number: u32,
-) -> io::Result<Option<OwnedFd>> {
-    let link = match kernel::open(path) {
-        Ok(link) => link,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let alive = kernel::link_info(link.as_fd()).and_then(|info| {
-        if info.device != index {
-            return Ok(false);
-        }
-        if info.program != number {
-            kernel::update(link.as_fd(), program)?;
-        }
-        Ok(true)
-    });
-    match alive {
-        Ok(true) => Ok(Some(link)),
-        Ok(false) => fs::remove_file(path).map(|()| None),
-        Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => {
-            fs::remove_file(path).map(|()| None)
-        }
+fn admit(device: &Device, ethernet: &BTreeSet<String>) -> Result<(), Refusal> {
+    if if_nametoindex(device.name.as_str()) != Ok(device.index) {
+        return Err(Refusal::Gone);
+    }
+    if !ethernet.contains(&device.name) {
+        return Err(Refusal::NotEthernet);
+    }
+    Ok(())
+}
+
+/// Whether a link is attached to that device; if so, it runs our program from now on. A dead one was
+/// detached by hand, or its device is gone and another has its index.
+fn revived(link: &OwnedFd, index: u32, program: BorrowedFd<'_>, number: u32) -> io::Result<bool> {
+    let info = kernel::link_info(link.as_fd())?;
+    if info.device != index {
+        return Ok(false);
+    }
+    if info.program == number {
+        return Ok(true);
+    }
+    match kernel::update(link.as_fd(), program) {
+        Ok(()) => Ok(true),
+        // It died since we asked.
+        Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+fn new_link(index: u32, mode: Mode, program: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+    let link = attached(index, mode, program)?;
+    // A failure closes the only descriptor, and that detaches.
+    kernel::pin(link.as_fd(), path)?;
+    Ok(link)
 }
 
 fn attached(index: u32, mode: Mode, program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
@@ -305,7 +313,7 @@ fn path_of(folder: &Path, index: u32, mode: Mode) -> PathBuf {
 
 /// The pinned links. By index and not by name: a device's name may change and may hold a dot, which
 /// the BPF file system does not allow.
-fn pinned(folder: &Path) -> Result<Vec<((u32, Mode), PathBuf)>, BpfError> {
+fn pinned(folder: &Path) -> Result<Vec<(Place, PathBuf)>, BpfError> {
     let unread = |error| failure(folder, "cannot be read", error);
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).map_err(unread)? {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -53,34 +54,25 @@ impl Pins {
         self.0.join(name)
     }
 
-    /// Removes everything below, and the file system if it was mounted for us.
+    /// Removes what was pinned here, and the file system if it was mounted for us.
     pub(super) fn remove(&self) -> Result<(), BpfError> {
-        let failed = |what, source| failure(&self.0, what, source);
-        let emptied = |error| failed("cannot be emptied", error);
         for folder in [self.links(), self.0.clone()] {
-            let entries = match fs::read_dir(&folder) {
-                Ok(entries) => entries,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(emptied(error)),
-            };
-            for entry in entries {
-                let entry = entry.map_err(emptied)?;
-                if entry.file_type().map_err(emptied)?.is_dir() {
-                    fs::remove_dir(entry.path()).map_err(emptied)?;
-                } else {
-                    fs::remove_file(entry.path()).map_err(emptied)?;
+            let failed = |error| failure(&folder, "cannot be emptied", error);
+            for entry in fs::read_dir(&folder).map_err(failed)? {
+                let entry = entry.map_err(failed)?;
+                let is_ours = !entry.file_name().as_bytes().contains(&b'.');
+                // The kernel's own two files have a dot in their names and cannot be removed.
+                if is_ours && entry.file_type().map_err(failed)?.is_file() {
+                    fs::remove_file(entry.path()).map_err(failed)?;
                 }
             }
         }
+        let failed = |what, source| failure(&self.0, what, source);
+        fs::remove_dir(self.links()).map_err(|error| failed("cannot be emptied", error))?;
         if self.is_mount_point() {
             umount(&self.0).map_err(|error| failed("cannot be unmounted", error.into()))?;
         }
-        match fs::remove_dir(&self.0) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(failed("cannot be removed", error))
-            }
-            _ => Ok(()),
-        }
+        fs::remove_dir(&self.0).map_err(|error| failed("cannot be removed", error))
     }
 
     fn is_mount_point(&self) -> bool {

@@ -56,6 +56,14 @@ pub struct Drops {
     pub packets: u64,
 }
 
+/// One counter, whatever its number in a generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Account {
+    Drops(Reason, Family, Option<Port>),
+    /// With the same number in every generation.
+    Fixed(u32),
+}
+
 /// One generation of counters.
 struct Ledger {
     stats: PerCpuArray<MapData, u64>,
@@ -67,8 +75,15 @@ struct Ledger {
 pub(super) struct Books {
     own: Ledger,
     slots: Array<MapData, u32>,
-    previous: Option<Ledger>,
+    previous: Option<Previous>,
     pins: Pins,
+}
+
+/// The programs before count until the last of their packets is judged.
+struct Previous {
+    ledger: Ledger,
+    /// What of it stands in our base already.
+    carried: BTreeMap<Account, u64>,
 }
 
 impl Books {
@@ -98,7 +113,10 @@ impl Books {
         Ok(Self {
             own,
             slots: made::<u32>(SLOTS, MOST_SLOTS, pins)?,
-            previous: Ledger::pinned(pins),
+            previous: Ledger::pinned(pins).map(|ledger| Previous {
+                ledger,
+                carried: BTreeMap::new(),
+            }),
             pins: pins.clone(),
         })
     }
@@ -106,30 +124,26 @@ impl Books {
     /// Everything counted so far.
     pub(super) fn read(&self) -> Result<Counters, BpfError> {
         let mut counters = Counters::default();
-        for (slot, port) in self.own.accounts() {
-            for reason in Reason::ALL {
+        for (slot, port) in self.own.slots() {
+            for (reason, family) in kinds() {
                 // Only there does nobody look at ports.
                 if slot != 0 && reason == Reason::Loopback {
                     continue;
                 }
-                for family in Family::ALL {
-                    counters.drops.push(Drops {
-                        reason,
-                        family,
-                        port,
-                        slot,
-                        packets: self.own.total(drop_index(reason, family, slot))?
-                            + self.earlier(reason, family, port)?,
-                    });
-                }
+                counters.drops.push(Drops {
+                    reason,
+                    family,
+                    port,
+                    slot,
+                    packets: self.total(Account::Drops(reason, family, port))?,
+                });
             }
         }
         for why in Unparsed::COUNTED {
-            let index = unparsed_index(why);
-            let sum = self.own.total(index)? + self.earlier_at(index)?;
+            let sum = self.total(Account::Fixed(unparsed_index(why)))?;
             counters.unparsed.push((why, sum));
         }
-        counters.lost_events = self.own.total(LOST_EVENTS)? + self.earlier_at(LOST_EVENTS)?;
+        counters.lost_events = self.total(Account::Fixed(LOST_EVENTS))?;
         Ok(counters)
     }
 
@@ -142,14 +156,14 @@ impl Books {
             if owner == self.own.owners.get(&slot) {
                 continue;
             }
-            for reason in Reason::ALL {
-                for family in Family::ALL {
-                    let carried = match owner {
-                        Some(&port) => self.own.total_of(reason, family, Some(port))?,
-                        None => 0,
-                    };
-                    moves.push((drop_index(reason, family, slot), carried));
-                }
+            for (reason, family) in kinds() {
+                let account = Account::Drops(reason, family, owner.copied());
+                let carried = if owner.is_some() {
+                    self.own.total(account)?
+                } else {
+                    0
+                };
+                moves.push((drop_index(reason, family, slot), carried));
             }
             let word = owner.map_or(0, |&(protocol, port)| {
                 TAKEN | port_index(transport(protocol), port)
@@ -164,28 +178,10 @@ impl Books {
         Ok(())
     }
 
-    /// Takes over what the programs before have counted, once they have judged their last packet.
-    /// What they counted for a port that is no longer isolated ends with it.
-    pub(super) fn settle(&mut self) -> Result<(), BpfError> {
-        let mut sums = Vec::new();
-        if let Some(previous) = &self.previous {
-            for (slot, port) in self.own.accounts() {
-                for reason in Reason::ALL {
-                    for family in Family::ALL {
-                        let sum = previous.total_of(reason, family, port)?;
-                        sums.push((drop_index(reason, family, slot), sum));
-                    }
-                }
-            }
-            for why in Unparsed::COUNTED {
-                sums.push((unparsed_index(why), previous.total(unparsed_index(why))?));
-            }
-            sums.push((LOST_EVENTS, previous.total(LOST_EVENTS)?));
-        }
-        for (index, sum) in sums.into_iter().filter(|&(_, sum)| sum != 0) {
-            self.own.add_to_base(index, sum)?;
-        }
-        self.previous = None;
+    /// Takes over what the programs before have counted until now, and takes the place of their
+    /// pins. What they counted for a port that is no longer isolated ends with it.
+    pub(super) fn succeed(&mut self) -> Result<(), BpfError> {
+        self.carry()?;
         for name in NAMES {
             let path = self.pins.map(&new(name));
             if path.exists() {
@@ -196,14 +192,37 @@ impl Books {
         Ok(())
     }
 
-    fn earlier(&self, reason: Reason, family: Family, port: Option<Port>) -> Result<u64, BpfError> {
-        let previous = self.previous.as_ref();
-        previous.map_or(Ok(0), |ledger| ledger.total_of(reason, family, port))
+    /// Takes over the last of it, and forgets the programs before.
+    pub(super) fn settle(&mut self) -> Result<(), BpfError> {
+        self.carry()?;
+        self.previous = None;
+        Ok(())
     }
 
-    fn earlier_at(&self, index: u32) -> Result<u64, BpfError> {
-        let previous = self.previous.as_ref();
-        previous.map_or(Ok(0), |ledger| ledger.total(index))
+    fn carry(&mut self) -> Result<(), BpfError> {
+        let Some(previous) = &mut self.previous else {
+            return Ok(());
+        };
+        for account in self.own.accounts() {
+            let total = previous.ledger.total(account)?;
+            let carried = previous.carried.entry(account).or_default();
+            if let Some(index) = self.own.index(account)
+                && total != *carried
+            {
+                self.own.add_to_base(index, total - *carried)?;
+                *carried = total;
+            }
+        }
+        Ok(())
+    }
+
+    fn total(&self, account: Account) -> Result<u64, BpfError> {
+        let mut total = self.own.total(account)?;
+        if let Some(previous) = &self.previous {
+            let carried = previous.carried.get(&account).copied();
+            total += previous.ledger.total(account)? - carried.unwrap_or_default();
+        }
+        Ok(total)
     }
 }
 
@@ -227,24 +246,36 @@ impl Ledger {
     }
 
     /// Number 0, and those with an owner.
-    fn accounts(&self) -> impl Iterator<Item = (u8, Option<Port>)> {
+    fn slots(&self) -> impl Iterator<Item = (u8, Option<Port>)> {
         let owned = self.owners.iter().map(|(&slot, &port)| (slot, Some(port)));
         std::iter::once((0, None)).chain(owned)
     }
 
-    fn total_of(
-        &self,
-        reason: Reason,
-        family: Family,
-        port: Option<Port>,
-    ) -> Result<u64, BpfError> {
-        match self.accounts().find(|&(_, owner)| owner == port) {
-            Some((slot, _)) => self.total(drop_index(reason, family, slot)),
-            None => Ok(0),
+    fn accounts(&self) -> Vec<Account> {
+        let drops = self.slots().flat_map(|(_, port)| {
+            kinds().map(move |(reason, family)| Account::Drops(reason, family, port))
+        });
+        let unparsed = Unparsed::COUNTED.map(|why| Account::Fixed(unparsed_index(why)));
+        drops
+            .chain(unparsed)
+            .chain([Account::Fixed(LOST_EVENTS)])
+            .collect()
+    }
+
+    fn index(&self, account: Account) -> Option<u32> {
+        match account {
+            Account::Fixed(index) => Some(index),
+            Account::Drops(reason, family, port) => {
+                let (slot, _) = self.slots().find(|&(_, owner)| owner == port)?;
+                Some(drop_index(reason, family, slot))
+            }
         }
     }
 
-    fn total(&self, index: u32) -> Result<u64, BpfError> {
+    fn total(&self, account: Account) -> Result<u64, BpfError> {
+        let Some(index) = self.index(account) else {
+            return Ok(0);
+        };
         let values = self.stats.get(&index, 0);
         let values = values.map_err(|source| read_error(STATS, source))?;
         let base = self.base.get(&index, 0);
@@ -270,6 +301,11 @@ impl Ledger {
         let written = self.base.set(index, base + sum, 0);
         written.map_err(|source| write_error(BASE, source))
     }
+}
+
+fn kinds() -> impl Iterator<Item = (Reason, Family)> {
+    let reasons = Reason::ALL.into_iter();
+    reasons.flat_map(|reason| Family::ALL.map(|family| (reason, family)))
 }
 
 fn port_at(index: u32) -> Option<Port> {

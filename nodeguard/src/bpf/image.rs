@@ -168,3 +168,6 @@ fn room(wanted: usize, what: &'static str, limit: u32) -> Result<(), BpfError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

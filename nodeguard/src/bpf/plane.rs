@@ -131,8 +131,10 @@ impl Plane {
             tcx: (descriptor(&self.bpf, TCX)?, self.numbers.tcx),
             xdp: (descriptor(&self.bpf, XDP)?, self.numbers.xdp),
         };
+        let report = self.links.follow(devices, &programs)?;
+        self.books.succeed()?;
         self.unsettled = true;
-        self.links.follow(devices, &programs)
+        Ok(report)
     }
 
     /// Asks the kernel whether every link still runs our program on its device: a few system calls
@@ -225,9 +227,7 @@ pub fn teardown(pins: &Path) -> Result<(), BpfError> {
     if !pins.is_bpffs() {
         return Ok(());
     }
-    if pins.links().exists() {
-        attach::remove_all(&pins)?;
-    }
+    attach::remove_all(&pins)?;
     pins.remove()
 }
 

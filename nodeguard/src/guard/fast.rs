@@ -5,10 +5,13 @@ use std::path::PathBuf;
 use config::guard::{BpfMode, GuardConfig, Interface};
 
 use crate::bpf::{self, Attachment, BpfError, Counters, Mode, Plane, Refusal, State, Tables};
-use crate::devices::Devices;
+use crate::devices::{Devices, Nature};
 use crate::policy::Policy;
 use crate::status::DeviceStatus;
 use crate::verdict::Reason;
+
+/// Why a device has no BPF that somebody wanted there.
+const BRIDGED: &str = "a bridge or a port of one: nftables judges there before BPF could";
 
 /// The plane, or why there is none.
 pub(super) struct FastPlane {
@@ -144,8 +147,7 @@ impl FastPlane {
         };
         let links = devices.links.iter();
         links
-            // Without Ethernet headers there is nothing to parse; whoever asks for one is told.
-            .filter(|(_, device)| device.is_ethernet || !self.interfaces.is_empty())
+            .filter(|(_, device)| device.nature == Nature::Ethernet)
             .filter_map(|(index, device)| {
                 let mode = match mode_of(&device.name) {
                     BpfMode::Off => return None,
@@ -235,7 +237,16 @@ impl FastPlane {
     pub(super) fn devices(&self, devices: &Devices) -> Vec<DeviceStatus> {
         let status = |(index, device): (&u32, &crate::devices::Device)| {
             let attachment = self.attachments.iter().find(|it| it.index == *index);
-            let (attached, problem) = attachment.map_or(("off", None), outcome);
+            let is_named = self.interfaces.iter().any(|it| it.name == device.name);
+            let (attached, problem) = match (attachment, device.nature) {
+                (Some(attachment), _) => outcome(attachment),
+                // Nobody misses it there who has not asked for it.
+                (None, Nature::Bridged) if is_named => ("off", Some(BRIDGED.to_owned())),
+                (None, Nature::NotEthernet) if is_named => {
+                    ("off", Some(Refusal::NotEthernet.to_string()))
+                }
+                (None, _) => ("off", None),
+            };
             DeviceStatus {
                 name: device.name.clone(),
                 attached: attached.to_owned(),

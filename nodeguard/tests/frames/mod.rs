@@ -1,6 +1,8 @@
 //! Frames to be judged, and the policy that judges them. The end-to-end tests in `tests/` use this
 //! file as well.
 
+#![allow(clippy::unwrap_used, reason = "a test may be blunt")]
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
