@@ -7,7 +7,7 @@ mod fast;
 mod idle;
 mod report;
 
-pub use idle::{hold, status_without_daemon};
+pub use idle::{Last, hold, status_without_daemon};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -5,7 +5,7 @@ use clap::Args;
 use daemon::logging::{self, LogFormat};
 
 use super::{ConfigArgs, OK};
-use crate::guard::{Guard, hold};
+use crate::guard::{Guard, Last, hold};
 use crate::service::serve;
 
 #[derive(Debug, Args)]
@@ -37,7 +37,10 @@ fn start(args: &RunArgs) -> anyhow::Result<()> {
         Err(error) => {
             // Without a file there is nothing to follow, but nothing may be open either.
             match hold(None) {
-                Ok((_, origin)) => {
+                Ok(Last { origin, damage, .. }) => {
+                    if let Some(error) = damage {
+                        tracing::error!(%error, "the last good policy cannot be read");
+                    }
                     let policy = origin.as_str();
                     tracing::error!(policy, "cannot start: this policy is enforced meanwhile");
                 }
