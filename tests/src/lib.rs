@@ -18,6 +18,7 @@ pub mod client;
 pub mod edge;
 pub mod flood;
 pub mod folder;
+pub mod guard_host;
 pub mod h2_client;
 pub mod interrupt;
 pub mod load;
