@@ -3,11 +3,12 @@
 //! Everything here asks or tells the kernel, and nothing waits: a reload takes milliseconds.
 //! [`crate::daemon`] calls it when something may have happened.
 
+mod events;
 mod fast;
 mod idle;
 mod report;
 
-pub use idle::{Last, hold, status_without_daemon};
+pub use idle::{Last, hold, hold_if_open, status_without_daemon};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

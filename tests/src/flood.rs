@@ -1,38 +1,54 @@
-//! TCP SYNs by the hundred thousand, from any source address.
+//! TCP SYNs and UDP packets by the hundred thousand, from any source address.
 
 use std::io::IoSlice;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, MultiHeaders, SockFlag, SockProtocol, SockType, SockaddrIn, sendmmsg,
-    socket,
+    AddressFamily, MsgFlags, MultiHeaders, SockFlag, SockProtocol, SockType, SockaddrIn,
+    SockaddrIn6, SockaddrLike, sendmmsg, socket,
 };
 
 /// Packets that go out in one system call.
 pub const BATCH: u32 = 64;
-/// Bytes of an IPv4 and of a TCP header.
-const PACKET: usize = 40;
+
+/// Above IP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// A SYN.
+    Tcp,
+    /// A header without content.
+    Udp,
+}
 
 /// A raw socket in the network namespace of the thread that makes it.
 #[derive(Debug)]
-pub struct Syns {
+pub struct Flood {
     socket: OwnedFd,
-    target: SocketAddrV4,
-    sources: fn(u32) -> Ipv4Addr,
+    transport: Transport,
+    target: SocketAddr,
+    sources: fn(u32) -> IpAddr,
     sent: u32,
 }
 
-impl Syns {
-    /// SYNs to `target`; the n-th comes from the n-th source.
+impl Flood {
+    /// Packets to `target`; the n-th comes from the n-th source, which is of the target's family.
     ///
     /// # Errors
     /// Without root (`CAP_NET_RAW`).
-    pub fn new(target: SocketAddrV4, sources: fn(u32) -> Ipv4Addr) -> Result<Self> {
+    pub fn new(
+        transport: Transport,
+        target: SocketAddr,
+        sources: fn(u32) -> IpAddr,
+    ) -> Result<Self> {
+        let family = match target {
+            SocketAddr::V4(_) => AddressFamily::Inet,
+            SocketAddr::V6(_) => AddressFamily::Inet6,
+        };
         let socket = socket(
-            AddressFamily::Inet,
+            family,
             SockType::Raw,
             SockFlag::SOCK_CLOEXEC,
             SockProtocol::Raw,
@@ -40,6 +56,7 @@ impl Syns {
         .context("open a raw socket; this needs root")?;
         Ok(Self {
             socket,
+            transport,
             target,
             sources,
             sent: 0,
@@ -51,46 +68,79 @@ impl Syns {
     /// # Errors
     /// If the kernel takes none, for another reason than a full queue.
     pub fn batch(&mut self) -> Result<usize> {
-        let packets: Vec<[u8; PACKET]> = (0..BATCH)
-            .map(|n| syn((self.sources)(self.sent.wrapping_add(n)), self.target))
+        self.send(BATCH)
+    }
+
+    /// Sends the next `count`, at most [`BATCH`]; how many the kernel took.
+    ///
+    /// # Errors
+    /// As [`Flood::batch`].
+    pub fn send(&mut self, count: u32) -> Result<usize> {
+        let packets: Vec<Vec<u8>> = (0..count.min(BATCH))
+            .map(|n| self.packet((self.sources)(self.sent.wrapping_add(n))))
             .collect();
-        self.sent = self.sent.wrapping_add(BATCH);
+        self.sent = self.sent.wrapping_add(count.min(BATCH));
+        // A raw socket's port is a protocol, or 0 for what stands in the header (raw(7)).
+        let sent = match self.target {
+            SocketAddr::V4(to) => {
+                self.hand_over(&packets, SockaddrIn::from(SocketAddrV4::new(*to.ip(), 0)))
+            }
+            SocketAddr::V6(to) => self.hand_over(
+                &packets,
+                SockaddrIn6::from(SocketAddrV6::new(*to.ip(), 0, 0, 0)),
+            ),
+        };
+        match sent {
+            Ok(sent) => Ok(sent),
+            // Full, or the device is down: it goes on when that is over.
+            Err(Errno::ENOBUFS | Errno::EAGAIN | Errno::ENETDOWN | Errno::ENETUNREACH) => Ok(0),
+            Err(error) => Err(error).context("send a flood"),
+        }
+    }
+
+    fn hand_over<A: SockaddrLike>(&self, packets: &[Vec<u8>], target: A) -> nix::Result<usize>
+    where
+        A: Copy,
+    {
         let slices: Vec<[IoSlice<'_>; 1]> = packets
             .iter()
             .map(|packet| [IoSlice::new(packet)])
             .collect();
-        let target = Some(SockaddrIn::from(self.target));
-        let addresses = vec![target; packets.len()];
+        let addresses = vec![Some(target); packets.len()];
         let mut headers = MultiHeaders::preallocate(packets.len(), None);
-        let sent = sendmmsg(
-            self.socket.as_raw_fd(),
-            &mut headers,
-            &slices,
-            &addresses,
-            [],
-            MsgFlags::empty(),
-        );
-        match sent {
-            Ok(results) => Ok(results.count()),
-            Err(Errno::ENOBUFS | Errno::EAGAIN) => Ok(0),
-            Err(error) => Err(error).context("send SYNs"),
-        }
+        let none = MsgFlags::empty();
+        let fd = self.socket.as_raw_fd();
+        let sent = sendmmsg(fd, &mut headers, &slices, &addresses, [], none)?;
+        Ok(sent.count())
     }
-}
 
-/// A SYN. The kernel fills in the checksum of the IPv4 header (`raw(7)`); the one of TCP is wrong,
-/// which no firewall looks at.
-fn syn(source: Ipv4Addr, target: SocketAddrV4) -> [u8; PACKET] {
-    let mut packet = [0; PACKET];
-    packet[0] = 0x45;
-    packet[3] = 40;
-    packet[8] = 64;
-    packet[9] = 6;
-    packet[12..16].copy_from_slice(&source.octets());
-    packet[16..20].copy_from_slice(&target.ip().octets());
-    packet[20..22].copy_from_slice(&40_000_u16.to_be_bytes());
-    packet[22..24].copy_from_slice(&target.port().to_be_bytes());
-    packet[32] = 0x50;
-    packet[33] = 0x02;
-    packet
+    /// Checksums are those that the kernel fills in (IPv4's, raw(7)); no firewall looks at others.
+    fn packet(&self, source: IpAddr) -> Vec<u8> {
+        let (protocol, transport) = match self.transport {
+            Transport::Tcp => (6, &mut [0; 20][..]),
+            Transport::Udp => (17, &mut [0; 8][..]),
+        };
+        let length = u8::try_from(transport.len()).expect("a header is short");
+        transport[..2].copy_from_slice(&40_000_u16.to_be_bytes());
+        transport[2..4].copy_from_slice(&self.target.port().to_be_bytes());
+        match self.transport {
+            Transport::Tcp => (transport[12], transport[13]) = (0x50, 0x02),
+            Transport::Udp => transport[5] = length,
+        }
+        let mut packet = match (source, self.target.ip()) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
+                let mut header = vec![0x45, 0, 0, 20 + length, 0, 0, 0, 0, 64, protocol, 0, 0];
+                header.extend([from.octets(), to.octets()].concat());
+                header
+            }
+            (IpAddr::V6(from), IpAddr::V6(to)) => {
+                let mut header = vec![0x60, 0, 0, 0, 0, length, protocol, 64];
+                header.extend([from.octets(), to.octets()].concat());
+                header
+            }
+            _ => panic!("a source of the target's family"),
+        };
+        packet.extend_from_slice(transport);
+        packet
+    }
 }

@@ -77,7 +77,7 @@ impl Namespace {
     }
 
     /// `/proc/PID/fd/N`, which `ip` takes for a namespace.
-    fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         format!(
             "/proc/{}/fd/{}",
             std::process::id(),

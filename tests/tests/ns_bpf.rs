@@ -178,6 +178,13 @@ fn what_is_detached_by_hand_is_noticed_and_mended() {
         assert!(pin(&scene, mode).exists());
         scene.assert_enforced();
         assert!(scene.at_tcx().len() <= 1, "{:?}", scene.at_tcx());
+
+        Tool::new("umount").args([scene.pins()]).succeed().unwrap();
+        assert_eq!(plane.check().unwrap().len(), 1);
+        scene.attach(&mut plane, mode);
+        assert_eq!(plane.check().unwrap(), []);
+        drop(plane);
+        scene.assert_enforced();
     }
 }
 

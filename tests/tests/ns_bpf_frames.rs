@@ -8,11 +8,13 @@
 mod frames;
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::AsFd;
 
 use ebpf_common::decide::{Action, decide};
 use ebpf_common::packet::{Flow, parse};
 use ebpf_common::table::{MOST_HOSTS, Reason};
 use harness::folder::Folder;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nodeguard::bpf::{BpfError, Flags, Mode, Plane, Tables, teardown};
 
 use frames::*;
@@ -289,6 +291,9 @@ fn events_tell_of_drops_within_a_budget() {
         bench.drops(&frame);
     }
     let mut events = Vec::new();
+    let readable = bench.plane.events().unwrap();
+    let mut polled = [PollFd::new(readable.as_fd(), PollFlags::POLLIN)];
+    assert_eq!(poll(&mut polled, PollTimeout::from(1000_u16)).unwrap(), 1);
     bench.plane.drain(|event| events.push(event));
     let event = events[0];
     assert_eq!(event.source(), cast.stranger);

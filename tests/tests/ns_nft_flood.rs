@@ -2,11 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may be blunt")]
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use harness::flood::Syns;
+use harness::flood::{Flood, Transport};
 use harness::namespace::{Host, Network};
 use harness::nftables::{drifted, exclusive, nft, script, with_nodes};
 use harness::wait;
@@ -53,14 +53,11 @@ impl Scene {
         }
     }
 
-    fn syns(&self, sources: fn(u32) -> Ipv4Addr) -> Syns {
-        let IpAddr::V4(target) = self.guarded.v4 else {
-            panic!("an IPv4 address");
-        };
-        let target = SocketAddrV4::new(target, PORT);
+    fn syns(&self, sources: fn(u32) -> IpAddr) -> Flood {
+        let target = SocketAddr::new(self.guarded.v4, PORT);
         self.client
             .namespace
-            .run(|| Syns::new(target, sources))
+            .run(|| Flood::new(Transport::Tcp, target, sources))
             .unwrap()
     }
 
@@ -72,7 +69,7 @@ impl Scene {
     }
 
     /// Sends to the end, and gives what arrived and what passed of it, all in all.
-    fn send(&self, syns: &mut Syns, count: usize) -> (usize, usize) {
+    fn send(&self, syns: &mut Flood, count: usize) -> (usize, usize) {
         let wanted = self.count("arrived") + count;
         let mut sent = 0;
         while sent < count {
@@ -99,7 +96,7 @@ impl Scene {
     }
 
     /// Floods the host while `action` runs.
-    fn under_flood<T>(&self, mut syns: Syns, action: impl FnOnce(&AtomicUsize) -> T) -> T {
+    fn under_flood<T>(&self, mut syns: Flood, action: impl FnOnce(&AtomicUsize) -> T) -> T {
         let (stop, sent) = (AtomicBool::new(false), AtomicUsize::new(0));
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -114,13 +111,13 @@ impl Scene {
     }
 }
 
-fn strangers(number: u32) -> Ipv4Addr {
-    Ipv4Addr::from_bits(0xac10_0000 | number & 0xf_ffff)
+fn strangers(number: u32) -> IpAddr {
+    Ipv4Addr::from_bits(0xac10_0000 | number & 0xf_ffff).into()
 }
 
 /// The second host on a network.
-fn the_client(_: u32) -> Ipv4Addr {
-    Ipv4Addr::new(10, 77, 0, 2)
+fn the_client(_: u32) -> IpAddr {
+    Ipv4Addr::new(10, 77, 0, 2).into()
 }
 
 #[test]
@@ -166,7 +163,7 @@ fn an_update_takes_effect_at_once_and_disturbs_nobody_else() {
     let scene = Scene::new();
     let mut guard = exclusive(&scene.guarded.namespace);
     let client = scene.client_address();
-    assert_eq!(Ipv4Addr::from(client), the_client(0));
+    assert_eq!(IpAddr::from(client), the_client(0));
     let without = with_nodes([[10, 1, 1, 1]]);
     let mut with = with_nodes([[10, 1, 1, 1], client]);
     guard.replace(&without).unwrap();

@@ -138,7 +138,12 @@ impl Links {
                 State::Fallback(_) => drop(kept.insert((device.index, Mode::Tcx))),
                 // Whatever is still attached is better than nothing.
                 State::Refused(_) => {
-                    kept.extend([(device.index, Mode::Tcx), (device.index, Mode::Xdp)]);
+                    let modes = [Mode::Tcx, Mode::Xdp].into_iter();
+                    kept.extend(
+                        modes
+                            .map(|mode| (device.index, mode))
+                            .filter(|&place| is_alive(&self.folder, place)),
+                    );
                 }
             }
             report.push(Attachment {
@@ -162,7 +167,7 @@ impl Links {
             let sound = kernel::link_info(held.link.as_fd())
                 .is_ok_and(|info| info.device == index && info.program == held.program);
             // Without its pin, a link lasts as long as this process.
-            let pinned = fs::symlink_metadata(path_of(&self.folder, index, mode)).is_ok();
+            let pinned = fs::symlink_metadata(path_of(&self.folder, (index, mode))).is_ok();
             (!sound || !pinned).then(|| Detached {
                 index,
                 name: held.name.clone(),
@@ -194,8 +199,8 @@ impl Links {
         mode: Mode,
         (program, number): (BorrowedFd<'_>, u32),
     ) -> io::Result<()> {
-        let path = path_of(&self.folder, device.index, mode);
         let key = (device.index, mode);
+        let path = path_of(&self.folder, key);
         let link = match kernel::open(&path) {
             Ok(pinned) => match revived(&pinned, device.index, program, number)? {
                 true => pinned,
@@ -304,7 +309,12 @@ fn ethernet_devices() -> BTreeSet<String> {
         .collect()
 }
 
-fn path_of(folder: &Path, index: u32, mode: Mode) -> PathBuf {
+fn is_alive(folder: &Path, place: Place) -> bool {
+    let info = kernel::open(&path_of(folder, place)).and_then(|it| kernel::link_info(it.as_fd()));
+    info.is_ok_and(|info| info.device == place.0)
+}
+
+fn path_of(folder: &Path, (index, mode): Place) -> PathBuf {
     match mode {
         Mode::Tcx => folder.join(format!("tcx-{index}")),
         Mode::Xdp => folder.join(format!("xdp-{index}")),

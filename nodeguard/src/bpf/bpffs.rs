@@ -18,21 +18,26 @@ pub(super) struct Pins(PathBuf);
 impl Pins {
     /// Prepares the folder. `/sys/fs/bpf` would not do: `ip netns exec` hides it.
     pub(super) fn prepare(folder: &Path) -> Result<Self, BpfError> {
-        let failed = |what, source| failure(folder, what, source);
-        fs::create_dir_all(folder).map_err(|error| failed("cannot be made", error))?;
         let pins = Self::at(folder);
-        if !pins.is_bpffs() {
+        pins.restore()?;
+        Ok(pins)
+    }
+
+    /// Makes and mounts what is not there.
+    pub(super) fn restore(&self) -> Result<(), BpfError> {
+        let failed = |what, source| failure(&self.0, what, source);
+        fs::create_dir_all(&self.0).map_err(|error| failed("cannot be made", error))?;
+        if !self.is_bpffs() {
             mount(
                 Some("bpf"),
-                folder,
+                &self.0,
                 Some("bpf"),
                 MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
                 Some("mode=0700"),
             )
             .map_err(|error| failed("no BPF file system can be mounted there", error.into()))?;
         }
-        fs::create_dir_all(pins.links()).map_err(|error| failed("has no room for links", error))?;
-        Ok(pins)
+        fs::create_dir_all(self.links()).map_err(|error| failed("has no room for links", error))
     }
 
     /// The folder as it is.

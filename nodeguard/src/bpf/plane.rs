@@ -1,6 +1,6 @@
 //! The loaded plane.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use aya::maps::{MapData, RingBuf};
@@ -31,6 +31,7 @@ pub struct Plane {
     books: Books,
     events: RingBuf<MapData>,
     links: Links,
+    pins: Pins,
     numbers: Numbers,
     /// Whether links may have been given these programs since the counters were last settled.
     unsettled: bool,
@@ -78,6 +79,7 @@ impl Plane {
             books: Books::open(&mut bpf, &pins)?,
             events: taken(&mut bpf, EVENTS)?,
             links: Links::at(&pins),
+            pins,
             numbers: Numbers { tcx, xdp },
             bpf,
             unsettled: false,
@@ -127,6 +129,8 @@ impl Plane {
     /// # Errors
     /// If the folder of pins cannot be read or written. What a single device refuses is reported.
     pub fn attach(&mut self, devices: &[Device]) -> Result<Vec<Attachment>, BpfError> {
+        // Whoever unmounted it has taken our pins, not our links.
+        self.pins.restore()?;
         let programs = Programs {
             tcx: (descriptor(&self.bpf, TCX)?, self.numbers.tcx),
             xdp: (descriptor(&self.bpf, XDP)?, self.numbers.xdp),
@@ -158,8 +162,15 @@ impl Plane {
         self.books.read()
     }
 
-    /// Hands over what is told of dropped packets. [`Plane::as_fd`] is readable when there is
-    /// something.
+    /// A descriptor that is readable when [`Plane::drain`] has something to hand over.
+    ///
+    /// # Errors
+    /// If this process has too many files open.
+    pub fn events(&self) -> std::io::Result<OwnedFd> {
+        self.events.as_fd().try_clone_to_owned()
+    }
+
+    /// Hands over what is told of dropped packets.
     pub fn drain(&mut self, mut tell: impl FnMut(Event)) {
         while let Some(item) = self.events.next() {
             if let Some(event) = Event::from_bytes(&item) {
@@ -207,13 +218,6 @@ impl Plane {
             })
         };
         Ok([size(TCX)?, size(XDP)?])
-    }
-}
-
-/// Readable when [`Plane::drain`] has something to hand over.
-impl AsFd for Plane {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.events.as_fd()
     }
 }
 

@@ -5,7 +5,7 @@ use clap::Args;
 use daemon::logging::{self, LogFormat};
 
 use super::{ConfigArgs, OK};
-use crate::guard::{Guard, Last, hold};
+use crate::guard::{Guard, Last, hold_if_open};
 use crate::service::serve;
 
 #[derive(Debug, Args)]
@@ -36,8 +36,9 @@ fn start(args: &RunArgs) -> anyhow::Result<()> {
         Ok(guard) => serve(guard),
         Err(error) => {
             // Without a file there is nothing to follow, but nothing may be open either.
-            match hold(None) {
-                Ok(Last { origin, damage, .. }) => {
+            match hold_if_open() {
+                Ok(None) => tracing::error!("cannot start: what is enforced stays enforced"),
+                Ok(Some(Last { origin, damage, .. })) => {
                     if let Some(error) = damage {
                         tracing::error!(%error, "the last good policy cannot be read");
                     }

@@ -50,7 +50,7 @@ impl Last {
 }
 
 /// Enforces the last good policy, or shuts everything isolated where there is none. For the boot
-/// unit, and for a daemon that cannot start.
+/// unit.
 ///
 /// # Errors
 /// If nftables cannot be had.
@@ -58,6 +58,22 @@ pub fn hold(config: Option<&GuardConfig>) -> Result<Last, NftError> {
     let last = Last::good(config);
     Nft::open()?.replace(&compile(&last.policy))?;
     Ok(last)
+}
+
+/// Like [`hold`], but what an earlier daemon enforces is left as it is: better than the last good
+/// policy of a folder that may not even be the right one. For a daemon that cannot start. `None`:
+/// something was in force.
+///
+/// # Errors
+/// If nftables cannot be had.
+pub fn hold_if_open() -> Result<Option<Last>, NftError> {
+    let mut nft = Nft::open()?;
+    if nft.is_there()? {
+        return Ok(None);
+    }
+    let last = Last::good(None);
+    nft.replace(&compile(&last.policy))?;
+    Ok(Some(last))
 }
 
 /// How the node is doing while no daemon answers.

@@ -117,6 +117,7 @@ fn chains() -> Vec<Chain> {
     vec![
         chain("known", None, known()),
         chain("sources", None, sources()),
+        chain("passing", None, passing()),
         chain("towards", None, towards()),
         chain("prerouting", hook(Hook::Prerouting), prerouting()),
         chain("input", hook(Hook::Input), forwarded("input-isolated")),
@@ -229,12 +230,16 @@ fn prerouting() -> Vec<Rule> {
 
 fn forwarded(name: &'static str) -> Vec<Rule> {
     let fields = &[Field::Protocol, Field::DestinationPort];
+    vec![rule(
+        name,
+        vec![in_set(fields, "isolated")],
+        Some(Verdict::Goto("towards")),
+    )]
+}
+
+fn passing() -> Vec<Rule> {
+    let fields = &[Field::Protocol, Field::DestinationPort];
     vec![
-        rule(
-            name,
-            vec![in_set(fields, "isolated")],
-            Some(Verdict::Goto("towards")),
-        ),
         rule("forwarded", vec![Match::Forwarded], None),
         rule(
             "changed",

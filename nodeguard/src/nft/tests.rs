@@ -177,7 +177,15 @@ fn more_than_elements_is_no_difference() {
         |it| it.counters.truncate(1),
         |it| it.sets[0].counted = true,
         |it| it.sets.truncate(3),
-        |it| it.chains[3].base.as_mut().unwrap().priority = 0,
+        |it| {
+            it.chains
+                .last_mut()
+                .unwrap()
+                .base
+                .as_mut()
+                .unwrap()
+                .priority = 0
+        },
     ];
     for change in change {
         let mut to = from.clone();
