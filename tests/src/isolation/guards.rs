@@ -101,43 +101,20 @@ impl Guards {
         Ok(guards)
     }
 
-    /// The names of all rules in force, each once.
-    #[must_use]
-    pub fn rules(&self) -> Vec<&'static str> {
-        let mut names = Vec::new();
-        for guard in self.guards.values() {
-            if let Some((_, ruleset)) = &guard.nft {
-                for (_, rule) in ruleset.rules() {
-                    if !names.contains(&rule.name) {
-                        names.push(rule.name);
-                    }
-                }
-            }
-        }
-        names
+    /// The rulesets in force.
+    pub fn rulesets(&self) -> impl Iterator<Item = &Ruleset> {
+        let nft = self.guards.values().filter_map(|guard| guard.nft.as_ref());
+        nft.map(|(_, ruleset)| ruleset)
     }
 
-    /// Takes one rule away everywhere.
+    /// Puts other rulesets into force, for what is `None` the right one.
     ///
     /// # Errors
-    /// If the kernel does not take the rest.
-    pub fn remove_rule(&mut self, name: &str) -> Result<()> {
+    /// If the kernel does not take one.
+    pub fn mutate(&mut self, mutant: &dyn Fn(&Ruleset) -> Option<Ruleset>) -> Result<()> {
         for guard in self.guards.values_mut() {
             if let Some((nft, ruleset)) = &mut guard.nft {
-                nft.replace(&ruleset.without(name).unwrap_or_else(|| ruleset.clone()))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Puts everything back that was taken away.
-    ///
-    /// # Errors
-    /// If the kernel does not take it.
-    pub fn restore(&mut self) -> Result<()> {
-        for guard in self.guards.values_mut() {
-            if let Some((nft, ruleset)) = &mut guard.nft {
-                nft.replace(ruleset)?;
+                nft.replace(mutant(ruleset).as_ref().unwrap_or(ruleset))?;
             }
         }
         Ok(())
