@@ -1,13 +1,14 @@
 //! The guard of one node: holds the policy in force in both planes.
 //!
 //! Everything here asks or tells the kernel, and nothing waits: a reload takes milliseconds.
-//! [`crate::daemon`] calls it when something may have happened.
+//! [`crate::service`] calls it when something may have happened.
 
+mod events;
 mod fast;
 mod idle;
 mod report;
 
-pub use idle::{hold, status_without_daemon};
+pub use idle::{hold, hold_if_open, status_without_daemon};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use crate::compile::compile;
 use crate::devices::Devices;
 use crate::drops::{Drops, Plane};
 use crate::load::{load, load_config};
+use crate::lock::Lock;
 use crate::nft::drift::Integrity;
 use crate::nft::{Done, Nft, NftError};
 use crate::policy::Policy;
@@ -49,6 +51,7 @@ pub struct Guard {
     repairs: BTreeMap<String, u64>,
     reloads: Reloads,
     started: SystemTime,
+    _lock: Lock,
 }
 
 /// Where a policy came from.
@@ -97,10 +100,14 @@ impl Guard {
     /// none, the one that shuts everything isolated.
     ///
     /// # Errors
-    /// If `nodeguard.yaml` itself is refused, or nftables cannot be had at all. What was enforced
-    /// before still is.
+    /// If `nodeguard.yaml` itself is refused, another daemon runs, or nftables cannot be had at all.
+    /// What was enforced before still is.
     pub fn start(file: &Path, force: bool) -> anyhow::Result<Self> {
         let config = load_config(file)?;
+        let lock = Lock::take(&config.runtime)?;
+        // Before anything else is touched: it may belong to somebody.
+        let mut nft = Nft::open()?;
+        let is_claimed = nft.claim()?;
         let store = Store::new(&config.state);
         let stored = stored(&store);
         let now = SystemTime::now();
@@ -111,7 +118,7 @@ impl Guard {
         };
         let mut guard = Self {
             ruleset: compile(&policy),
-            nft: Nft::open()?,
+            nft,
             devices: Devices::list()?,
             fast: FastPlane::load(&config),
             file: file.to_owned(),
@@ -131,23 +138,32 @@ impl Guard {
             },
             started: now,
             config,
+            _lock: lock,
         };
         // Not yet with what the files say: whatever may be wrong with them, this has to hold.
-        guard.establish()?;
+        guard.establish(is_claimed)?;
         // What it says is in the log and in the status.
         let _ = guard.reload(force);
         guard.refresh_devices();
         Ok(guard)
     }
 
-    /// Makes nftables hold the ruleset in force, with as little change as that takes.
-    fn establish(&mut self) -> Result<(), NftError> {
-        let is_there =
-            self.nft.claim()? && matches!(self.nft.check(&self.ruleset), Ok(Integrity::Intact));
-        if is_there {
+    /// Makes nftables hold the ruleset in force, with as little change as that takes. `is_claimed`:
+    /// there is the table of an earlier daemon, and it is ours.
+    fn establish(&mut self, is_claimed: bool) -> Result<(), NftError> {
+        let found = match is_claimed {
+            true => self.nft.check(&self.ruleset).ok(),
+            false => None,
+        };
+        if found == Some(Integrity::Intact) {
             tracing::info!("the table of an earlier daemon is as it should be, and ours again");
         } else {
             self.nft.replace(&self.ruleset)?;
+        }
+        // Without a policy of its own, this daemon does not know what it should be.
+        if let (Some(Integrity::Drifted { what }), Origin::Stored) = (found, self.origin) {
+            tracing::warn!(?what, "the table was changed while no daemon ran: mended");
+            self.repaired("nftables");
         }
         self.fast.start(&self.tables());
         Ok(())

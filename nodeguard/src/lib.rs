@@ -12,6 +12,7 @@ pub mod drops;
 pub mod explain;
 pub mod guard;
 pub mod load;
+pub mod lock;
 pub mod metrics;
 pub mod nft;
 pub mod policy;

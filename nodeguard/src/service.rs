@@ -9,14 +9,13 @@
 )]
 mod announced;
 
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use daemon::notify::{READY, STOPPING, notify};
 use daemon::page;
 use daemon::watch::{WatchOptions, Watcher};
@@ -51,7 +50,7 @@ type Asked = (Question, oneshot::Sender<Answer>);
 /// Serves until SIGTERM or SIGINT. Everything stays enforced when it returns.
 ///
 /// # Errors
-/// If the control socket or the metrics page cannot be had, or another daemon runs.
+/// If the control socket or the metrics page cannot be had.
 pub fn serve(guard: Guard) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -167,17 +166,11 @@ fn show(guard: &Mutex<Guard>, request: &page::Request) -> page::Response {
     }
 }
 
-/// The control socket, for root alone.
+/// The control socket, in a folder that is for root alone.
 fn listen(folder: &Path) -> anyhow::Result<UnixListener> {
     let path = control::path(folder);
     let what = || format!("control socket {}", path.display());
-    if !folder.is_dir() {
-        fs::create_dir_all(folder).with_context(what)?;
-    }
-    fs::set_permissions(folder, Permissions::from_mode(0o700)).with_context(what)?;
-    if std::os::unix::net::UnixStream::connect(&path).is_ok() {
-        bail!("another daemon answers at {}", path.display());
-    }
+    // The folder is this daemon's alone, so whoever left one is gone.
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(error).with_context(what);

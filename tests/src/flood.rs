@@ -29,6 +29,7 @@ pub struct Flood {
     socket: OwnedFd,
     transport: Transport,
     target: SocketAddr,
+    next_hop: IpAddr,
     sources: fn(u32) -> IpAddr,
     sent: u32,
 }
@@ -58,9 +59,17 @@ impl Flood {
             socket,
             transport,
             target,
+            next_hop: target.ip(),
             sources,
             sent: 0,
         })
+    }
+
+    /// Sends them to this host of the target's family, whatever their destination says.
+    #[must_use]
+    pub fn by(mut self, next_hop: IpAddr) -> Self {
+        self.next_hop = next_hop;
+        self
     }
 
     /// Sends the next [`BATCH`]; how many the kernel took.
@@ -81,14 +90,11 @@ impl Flood {
             .collect();
         self.sent = self.sent.wrapping_add(count.min(BATCH));
         // A raw socket's port is a protocol, or 0 for what stands in the header (raw(7)).
-        let sent = match self.target {
-            SocketAddr::V4(to) => {
-                self.hand_over(&packets, SockaddrIn::from(SocketAddrV4::new(*to.ip(), 0)))
+        let sent = match self.next_hop {
+            IpAddr::V4(to) => self.hand_over(&packets, SockaddrIn::from(SocketAddrV4::new(to, 0))),
+            IpAddr::V6(to) => {
+                self.hand_over(&packets, SockaddrIn6::from(SocketAddrV6::new(to, 0, 0, 0)))
             }
-            SocketAddr::V6(to) => self.hand_over(
-                &packets,
-                SockaddrIn6::from(SocketAddrV6::new(*to.ip(), 0, 0, 0)),
-            ),
         };
         match sent {
             Ok(sent) => Ok(sent),

@@ -203,13 +203,13 @@ impl Guard {
     }
 
     /// The daemon's command.
-    fn command(&self) -> Command {
+    fn command(&self, configuration: &Path) -> Command {
         let mut words = self.wrapper.iter().map(PathBuf::from).collect::<Vec<_>>();
         words.push(self.program.clone());
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]);
         command.args(["run", "--log-format", "json", "--config"]);
-        command.arg(self.configuration());
+        command.arg(configuration);
         command
     }
 
@@ -228,7 +228,8 @@ impl Guard {
     /// If it cannot be started.
     pub fn launch(&mut self) -> Result<()> {
         let folder = self.folder.path().to_owned();
-        let process = Process::start("nodeguard", self.command(), Some(&self.namespace), &folder)?;
+        let command = self.command(&self.configuration());
+        let process = Process::start("nodeguard", command, Some(&self.namespace), &folder)?;
         self.process = Some(process);
         Ok(())
     }
@@ -253,13 +254,13 @@ impl Guard {
         waited.with_context(|| format!("the guard's log:\n{}", self.log()))
     }
 
-    /// Runs another daemon for the same files to its end, which comes by itself.
+    /// Runs another daemon with this configuration to its end, which comes by itself.
     ///
     /// # Errors
     /// If it cannot be started, or runs on.
-    pub fn run_second(&self) -> Result<(ExitStatus, String)> {
-        let namespace = Some(&self.namespace);
-        let mut second = Process::start("second", self.command(), namespace, self.folder())?;
+    pub fn run_second(&self, configuration: &Path) -> Result<(ExitStatus, String)> {
+        let (command, namespace) = (self.command(configuration), Some(&self.namespace));
+        let mut second = Process::start("second", command, namespace, self.folder())?;
         let status = second.wait(wait::PATIENCE)?;
         let log = second.log();
         Ok((status, log))
@@ -377,16 +378,39 @@ impl Guard {
         Ok(sum(&self.status()?.drops, plane))
     }
 
-    /// The guard's table without its counts, as the nft program shows it.
+    /// The guard's table without its counts and its owner, as the nft program shows it.
     ///
     /// # Errors
     /// If there is no table.
     pub fn table(&self) -> Result<String> {
         let words = ["--stateless", "list", "table", "inet", "nodeguard"];
-        Tool::new("nft")
-            .args(words)
-            .namespace(Some(&self.namespace))
-            .succeed()
+        let nft = Tool::new("nft").args(words);
+        let text = nft.namespace(Some(&self.namespace)).succeed()?;
+        let text = text.replacen(" # progname nodeguard", "", 1);
+        Ok(text.replacen("flags owner", "flags ", 1))
+    }
+
+    /// Insists that the table is what it was.
+    ///
+    /// # Panics
+    /// If it is not, with the lines that came and went.
+    #[track_caller]
+    pub fn assert_table(&self, before: &str, when: &str) {
+        let now = self.table().unwrap_or_default();
+        let lines = |of: &str, other: &str, sign: &str| -> String {
+            let only = of
+                .lines()
+                .filter(|line| !other.lines().any(|it| it == *line));
+            only.take(10)
+                .map(|line| format!("{sign} {line}\n"))
+                .collect()
+        };
+        assert!(
+            now == before,
+            "{when}: the table is not what it was:\n{}{}",
+            lines(before, &now, "-"),
+            lines(&now, before, "+")
+        );
     }
 
     /// Ends the daemon and all enforcement.

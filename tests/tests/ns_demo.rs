@@ -17,9 +17,13 @@ use nix::sys::signal::Signal;
 static MACHINE: Mutex<()> = Mutex::new(());
 
 fn demo() -> Tool {
-    let router = binary("router").unwrap();
-    Tool::new(env!("CARGO_BIN_EXE_demo"))
-        .environment(&variable("router"), &router.to_string_lossy())
+    ["router", "nodeguard"].into_iter().fold(
+        Tool::new(env!("CARGO_BIN_EXE_demo")),
+        |demo, program| {
+            let binary = binary(program).unwrap();
+            demo.environment(&variable(program), &binary.to_string_lossy())
+        },
+    )
 }
 
 #[test]
@@ -36,6 +40,9 @@ fn the_demo_shows_what_it_promises_and_leaves_nothing() {
         "came back",
         "is dead",
         "0 failed",
+        "DROP  10.77.0.4 -> 10.77.0.1, tcp 2379 (etcd-client)",
+        "stranger               22              0              0             22",
+        "router                 22             22             22             22",
         "nothing is left",
     ] {
         assert!(shown.contains(word), "{word:?} is not in:\n{shown}");

@@ -5,7 +5,9 @@ use clap::Args;
 use daemon::logging::{self, LogFormat};
 
 use super::{ConfigArgs, OK};
-use crate::guard::{Guard, hold};
+use crate::guard::{Guard, hold_if_open};
+use crate::lock::LockError;
+use crate::nft::NftError;
 use crate::service::serve;
 
 #[derive(Debug, Args)]
@@ -35,15 +37,24 @@ fn start(args: &RunArgs) -> anyhow::Result<()> {
     match Guard::start(&args.config.config, args.force) {
         Ok(guard) => serve(guard),
         Err(error) => {
-            // Without a file there is nothing to follow, but nothing may be open either.
-            match hold(None) {
-                Ok((_, origin)) => {
-                    let policy = origin.as_str();
-                    tracing::error!(policy, "cannot start: this policy is enforced meanwhile");
+            // Another daemon enforces, and sees to what is to be enforced.
+            if !is_another_daemon(&error) {
+                // Without a file there is nothing to follow, but nothing may be open either.
+                match hold_if_open() {
+                    Ok(None) => tracing::error!("cannot start: what is enforced stays enforced"),
+                    Ok(Some(origin)) => {
+                        let policy = origin.as_str();
+                        tracing::error!(policy, "cannot start: this is enforced meanwhile");
+                    }
+                    Err(held) => tracing::error!(error = %held, "nothing can be enforced"),
                 }
-                Err(held) => tracing::error!(error = %held, "nothing can be enforced"),
             }
             Err(error).with_context(|| format!("{}", args.config.config.display()))
         }
     }
+}
+
+fn is_another_daemon(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(LockError::AnotherDaemon { .. }))
+        || matches!(error.downcast_ref(), Some(NftError::OwnedByAnother { .. }))
 }

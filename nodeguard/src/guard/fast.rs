@@ -1,6 +1,7 @@
 //! The BPF plane as the guard uses it: wanted or not, there or not, and never the cause of an end.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use config::guard::{BpfMode, GuardConfig, Interface};
 
@@ -8,7 +9,8 @@ use crate::bpf::{self, Attachment, BpfError, Counters, Mode, Plane, Refusal, Sta
 use crate::devices::{Devices, Nature};
 use crate::policy::Policy;
 use crate::status::DeviceStatus;
-use crate::verdict::Reason;
+
+use super::events::EventLog;
 
 /// Why a device has no BPF that somebody wanted there.
 const BRIDGED: &str = "a bridge or a port of one: nftables judges there before BPF could";
@@ -22,6 +24,7 @@ pub(super) struct FastPlane {
     /// What the last update said, if it failed.
     failed: Option<String>,
     attachments: Vec<Attachment>,
+    log: EventLog,
 }
 
 enum Loaded {
@@ -40,6 +43,7 @@ impl FastPlane {
             loaded: Loaded::NotWanted,
             failed: None,
             attachments: Vec::new(),
+            log: EventLog::new(Instant::now()),
         };
         fast.configure(config);
         fast
@@ -203,22 +207,8 @@ impl FastPlane {
         let Loaded::Plane(plane) = &mut self.loaded else {
             return;
         };
-        plane.drain(|event| {
-            let protocol = bpf::protocol(event.transport);
-            let port = event.destination_port;
-            let name = protocol.and_then(|protocol| policy.port_name(protocol, port));
-            tracing::info!(
-                source = %event.source(),
-                source_port = event.source_port,
-                destination = %event.destination(),
-                port,
-                protocol = protocol.map(tracing::field::display),
-                name,
-                reason = %Reason::from(event.reason),
-                device = event.device,
-                "dropped"
-            );
-        });
+        plane.drain(|event| self.log.add(&event, policy));
+        self.log.finish_window(Instant::now());
     }
 
     pub(super) fn is_loaded(&self) -> bool {

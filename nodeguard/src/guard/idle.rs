@@ -15,7 +15,7 @@ use super::report::{drop_statuses, of_nftables, ports};
 use super::{Origin, stored};
 
 /// Enforces the last good policy, or shuts everything isolated where there is none. For the boot
-/// unit, and for a daemon that cannot start.
+/// unit.
 ///
 /// # Errors
 /// If nftables cannot be had.
@@ -23,6 +23,22 @@ pub fn hold(config: Option<&GuardConfig>) -> Result<(Policy, Origin), NftError> 
     let (policy, origin) = last(config);
     Nft::open()?.replace(&compile(&policy))?;
     Ok((policy, origin))
+}
+
+/// Like [`hold`], but what an earlier daemon enforces is left as it is: better than the last good
+/// policy of a folder that may not even be the right one. For a daemon that cannot start. `None`:
+/// something was in force.
+///
+/// # Errors
+/// If nftables cannot be had.
+pub fn hold_if_open() -> Result<Option<Origin>, NftError> {
+    let mut nft = Nft::open()?;
+    if nft.is_there()? {
+        return Ok(None);
+    }
+    let (policy, origin) = last(None);
+    nft.replace(&compile(&policy))?;
+    Ok(Some(origin))
 }
 
 /// How the node is doing while no daemon answers.

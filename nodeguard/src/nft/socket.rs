@@ -193,6 +193,14 @@ impl Nft {
         }
     }
 
+    /// Whether there is a table of our name, whatever is in it.
+    ///
+    /// # Errors
+    /// If the kernel cannot be asked.
+    pub fn is_there(&mut self) -> Result<bool, NftError> {
+        Ok(picture::our_table(&mut self.queries)?.is_some())
+    }
+
     /// Like [`Nft::check`], for a table that need not be ours: whoever may have made it, and
     /// whoever owns it now.
     ///

@@ -1,11 +1,13 @@
-//! `./x demo`: the router in front of two tenants, on hosts made for the purpose.
+//! `./x demo`: the router in front of two tenants, then a guarded cluster and a stranger, on hosts
+//! made for the purpose.
 //!
-//! Shows, with the commands it runs, what the router does; ends with a table of counts and leaves
+//! Shows, with the commands it runs, what the programs do; ends with a table of counts and leaves
 //! nothing behind. Fails if anything is not as it should be.
 
 #![forbid(unsafe_code)]
 
 mod acts;
+mod isolation;
 mod report;
 mod stage;
 
@@ -56,6 +58,13 @@ fn run(loopback: bool, report: &mut Report) -> Result<()> {
         acts::play(&mut stage, report).inspect_err(|_| {
             report.log("the router's last words", &stage.router_log());
         })
+    });
+    let shown = shown.and_then(|()| {
+        if loopback {
+            report.line("(the node guard is not shown: it needs root, for namespaces of its own)");
+            return Ok(());
+        }
+        isolation::play(&mut namespaces, report)
     });
     // The stage is gone by now, whether the play ended well or not.
     let clean = before.assert_unchanged().and_then(|()| {

@@ -23,6 +23,22 @@ pub(crate) struct Row {
     pub(crate) by: String,
 }
 
+/// Who was answered at how many doors, time after time.
+#[derive(Default)]
+pub(crate) struct Knocks(Vec<(&'static str, [usize; 3])>);
+
+impl Knocks {
+    /// Adds a round: how many doors answered the stranger, the router and the other node.
+    pub(crate) fn column(&mut self, when: &'static str, answered: [usize; 3]) {
+        self.0.push((when, answered));
+    }
+
+    /// The last round.
+    pub(crate) fn last(&self) -> [usize; 3] {
+        self.0.last().map(|it| it.1).unwrap_or_default()
+    }
+}
+
 impl Report {
     pub(crate) fn new() -> Self {
         let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
@@ -96,6 +112,22 @@ impl Report {
         } in &self.rows
         {
             println!("  {what:<24}  {requests:>8}   {failures:>6}   {by}");
+        }
+    }
+
+    /// Prints who was answered.
+    pub(crate) fn knocks(&self, knocks: &Knocks, all: usize) {
+        self.heading(&format!(
+            "At how many of {all} isolated doors there was an answer"
+        ));
+        let mut head = format!("{:<10}", "");
+        for (when, _) in &knocks.0 {
+            head.push_str(&format!("  {when:>13}"));
+        }
+        println!("  {}", self.paint("2", &head));
+        for (index, who) in ["stranger", "router", "node"].into_iter().enumerate() {
+            let counts = knocks.0.iter().map(|it| format!("  {:>13}", it.1[index]));
+            println!("  {who:<10}{}", counts.collect::<String>());
         }
     }
 
