@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::net::IpAddr;
 use std::time::Instant;
 
 use harness::isolation::case::Case;
@@ -12,14 +13,18 @@ use harness::isolation::cases;
 use harness::isolation::guard::Mode;
 use harness::isolation::guards::Guards;
 use harness::isolation::matrix::{Failure, Matrix, Until};
+use harness::isolation::place::Place;
 use harness::isolation::results::write;
+use nodeguard::bpf::Tables;
 use nodeguard::ruleset::{Element, Ruleset};
 use serde_json::json;
 
-type Mutation<'a> = (String, Box<dyn Fn(&Ruleset) -> Option<Ruleset> + 'a>);
+/// What is missing, and how it is made to.
+type Mutation<'a> = (String, Box<dyn Fn(&mut Guards) + 'a>);
 
-/// The guards of all nodes, nftables alone, and the cases that are to find what is wrong with them.
+/// The guards of all nodes, of one plane, and the cases that are to find what is wrong with them.
 struct Check {
+    mode: Mode,
     matrix: Matrix,
     cases: Vec<Case>,
     guards: Guards,
@@ -27,12 +32,13 @@ struct Check {
 }
 
 impl Check {
-    fn new() -> Self {
+    fn new(mode: Mode) -> Self {
         let matrix = Matrix::new().unwrap();
-        let guards = Guards::install(&matrix.topology, Mode::Nft, &[8443]).unwrap();
+        let guards = Guards::install(&matrix.topology, mode, &[8443]).unwrap();
         let cases = cases::all(&[8443]);
         let began = Instant::now();
         let mut check = Self {
+            mode,
             matrix,
             cases,
             guards,
@@ -48,7 +54,7 @@ impl Check {
     fn first_failure(&mut self) -> Option<Failure> {
         let mut pass = |cases: &[Case]| {
             let counters = &mut || self.guards.counters();
-            let outcome = self.matrix.pass(Mode::Nft, cases, Until::Failure, counters);
+            let outcome = self.matrix.pass(self.mode, cases, Until::Failure, counters);
             outcome.unwrap().failures
         };
         for failure in pass(&self.cases) {
@@ -68,7 +74,7 @@ impl Check {
         let mut found = serde_json::Map::new();
         let mut wrong = Vec::new();
         for (what, mutation) in mutations {
-            self.guards.mutate(mutation).unwrap();
+            mutation(&mut self.guards);
             let failure = self.first_failure();
             let is_equivalent = equivalent.contains(&what.as_str());
             let text = failure.map(|failure| failure.to_string());
@@ -92,7 +98,7 @@ impl Check {
 
 #[test]
 fn without_any_one_rule_a_case_of_the_matrix_fails() {
-    let check = Check::new();
+    let check = Check::new(Mode::Nft);
     let names: BTreeSet<&'static str> = check
         .guards
         .rulesets()
@@ -101,8 +107,9 @@ fn without_any_one_rule_a_case_of_the_matrix_fails() {
     let mutations: Vec<Mutation<'_>> = names
         .iter()
         .map(|name| -> Mutation<'_> {
-            let without = move |ruleset: &Ruleset| ruleset.without(name);
-            ((*name).to_owned(), Box::new(without))
+            let without = |ruleset: &Ruleset| ruleset.without(name);
+            let mutate = move |guards: &mut Guards| guards.mutate(&without).unwrap();
+            ((*name).to_owned(), Box::new(mutate))
         })
         .collect();
     check.run("nodeguard-rules", &mutations, &[]);
@@ -110,7 +117,7 @@ fn without_any_one_rule_a_case_of_the_matrix_fails() {
 
 #[test]
 fn without_any_one_condition_of_a_rule_a_case_of_the_matrix_fails() {
-    let check = Check::new();
+    let check = Check::new(Mode::Nft);
     let mut conditions = BTreeSet::new();
     for ruleset in check.guards.rulesets() {
         for (_, rule) in ruleset.rules() {
@@ -128,10 +135,8 @@ fn without_any_one_condition_of_a_rule_a_case_of_the_matrix_fails() {
                 }
                 Some(mutant)
             };
-            (
-                format!("{name}, condition {}", index + 1),
-                Box::new(without),
-            )
+            let mutate = move |guards: &mut Guards| guards.mutate(&without).unwrap();
+            (format!("{name}, condition {}", index + 1), Box::new(mutate))
         })
         .collect();
     // `towards` asks for ports once more: there they spare everybody else's packets the way.
@@ -144,7 +149,7 @@ fn without_any_one_condition_of_a_rule_a_case_of_the_matrix_fails() {
 
 #[test]
 fn without_any_one_element_of_a_set_a_case_of_the_matrix_fails() {
-    let check = Check::new();
+    let check = Check::new(Mode::Nft);
     let mut elements: BTreeSet<(&'static str, Element)> = BTreeSet::new();
     for ruleset in check.guards.rulesets() {
         for set in ruleset.sets.iter().filter(|set| !set.counted) {
@@ -161,8 +166,61 @@ fn without_any_one_element_of_a_set_a_case_of_the_matrix_fails() {
                 }
                 Some(mutant)
             };
-            (format!("{name}, {element:?}"), Box::new(without))
+            let mutate = move |guards: &mut Guards| guards.mutate(&without).unwrap();
+            (format!("{name}, {element:?}"), Box::new(mutate))
         })
         .collect();
     check.run("nodeguard-elements", &mutations, &[]);
+}
+
+/// Of BPF the tables are what a policy can get wrong: here what they hold of it, not what they hold
+/// of the node's other addresses.
+#[test]
+fn without_any_one_entry_of_bpfs_tables_a_case_of_the_matrix_fails() {
+    let check = Check::new(Mode::Tcx);
+    let mut ports = BTreeSet::new();
+    let mut ranges = BTreeSet::new();
+    for tables in check.guards.tables() {
+        ports.extend(tables.ports.keys().copied());
+        ranges.extend(tables.ranges.keys().copied());
+    }
+    let mut mutations: Vec<Mutation<'_>> = Vec::new();
+    let mut add = |what: String, remove: Box<dyn Fn(&mut Tables)>| {
+        let mutate = move |guards: &mut Guards| {
+            let without = |tables: &Tables| {
+                let mut mutant = tables.clone();
+                remove(&mut mutant);
+                mutant
+            };
+            guards.mutate_tables(&without).unwrap();
+        };
+        mutations.push((what, Box::new(mutate)));
+    };
+    for port in ports {
+        let remove = move |tables: &mut Tables| {
+            let _ = tables.ports.remove(&port);
+        };
+        add(format!("port {port:?}"), Box::new(remove));
+    }
+    for range in ranges {
+        let remove = move |tables: &mut Tables| {
+            let _ = tables.ranges.remove(&range);
+        };
+        add(format!("range {range}"), Box::new(remove));
+    }
+    for place in Place::GUARDED.into_iter().chain([Place::Edge]) {
+        for address in [IpAddr::from(place.v4()), place.v6().into()] {
+            let remove = move |tables: &mut Tables| {
+                let _ = tables.hosts.remove(&address);
+            };
+            add(format!("source {address}"), Box::new(remove));
+            if place != Place::Edge {
+                let remove = move |tables: &mut Tables| {
+                    let _ = tables.destinations.remove(&address);
+                };
+                add(format!("destination {address}"), Box::new(remove));
+            }
+        }
+    }
+    check.run("nodeguard-tables", &mutations, &[]);
 }
