@@ -145,6 +145,8 @@ impl Guard {
         // What it says is in the log and in the status.
         let _ = guard.reload(force);
         guard.refresh_devices();
+        // Takes over the counters of the programs before, in case that this daemon does not live long.
+        guard.mend_bpf();
         Ok(guard)
     }
 
@@ -345,6 +347,8 @@ impl Guard {
             self.fast.tighten(&tables);
         }
         self.devices = devices;
+        // Before attaching mends in passing what is to be told of.
+        self.mend_bpf();
         self.fast.attach(&self.devices);
     }
 
