@@ -8,7 +8,7 @@ mod fast;
 mod idle;
 mod report;
 
-pub use idle::{hold, hold_if_open, status_without_daemon};
+pub use idle::{Last, hold, hold_if_open, status_without_daemon};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

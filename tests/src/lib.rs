@@ -19,6 +19,7 @@ pub mod edge;
 pub mod flood;
 pub mod folder;
 pub mod guard;
+pub mod guard_host;
 pub mod guarded;
 pub mod h2_client;
 pub mod interrupt;
