@@ -32,6 +32,7 @@ pub mod nginx;
 pub mod process;
 pub mod program;
 pub mod real_host;
+pub mod results;
 pub mod router;
 #[allow(unsafe_code)]
 mod spawn;

@@ -4,13 +4,16 @@
 #![allow(clippy::unwrap_used, reason = "a test may be blunt")]
 #![allow(clippy::print_stdout, reason = "the counts are what a reader wants")]
 
+use std::sync::{Mutex, PoisonError};
+
 use harness::guard_host::{
     Counts, GuardHost, Knocker, OPEN_PORT, Onslaught, answers, isolated_ports, watch_answers,
 };
 use harness::namespace::{Host, Network};
 use harness::real_host::{End, Root};
+use harness::results::Rows;
 use harness::wait;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Frames that each phase of a test takes at least, so that the file's come to more than a million.
 const FRAMES: u64 = 60_000;
@@ -19,6 +22,21 @@ const FRAMES: u64 = 60_000;
 const OK: i32 = 0;
 const OPEN: i32 = 1;
 const DEGRADED: i32 = 3;
+
+/// What was counted so far.
+static RESULTS: Mutex<Rows> = Mutex::new(Rows::new(
+    "nodeguard-boot",
+    &[
+        "phase",
+        "frames at the device",
+        "dropped by BPF",
+        "dropped by nftables",
+        "stranger's through",
+        "answers to the stranger",
+        "peer's through",
+        "to open ports",
+    ],
+));
 
 const DAMAGED: &str = "cluster: [damaged\n";
 
@@ -90,7 +108,24 @@ impl Scene {
         self.guarded.wait_for_frames(FRAMES).unwrap();
         let counts = self.counts();
         println!("{what}: {}", told(&counts, self));
+        self.publish(what, &counts);
         self.assert_shut(&counts);
+    }
+
+    fn publish(&self, what: &str, counts: &Counts) {
+        let (_, status) = self.guarded.status().unwrap();
+        let row = json!({
+            "phase": what,
+            "frames at the device": counts.frames,
+            "dropped by BPF": drops(&status, "bpf"),
+            "dropped by nftables": drops(&status, "nftables"),
+            "stranger's through": counts.stranger_through,
+            "answers to the stranger": self.answers(),
+            "peer's through": counts.peer_through,
+            "to open ports": counts.open_through,
+        });
+        let mut rows = RESULTS.lock().unwrap_or_else(PoisonError::into_inner);
+        rows.add(row).unwrap();
     }
 
     fn assert_shut(&self, counts: &Counts) {
@@ -274,7 +309,7 @@ fn reboot(scene: &mut Scene, what: &str, lets_peers_in: bool) {
 fn a_loss_of_power_changes_nothing_of_that() {
     let mut scene = Scene::with_policy();
     let flood = scene.flood(&scene.stranger);
-    scene.endure("before");
+    scene.endure("power loss: before");
     scene.guarded.real.kill().unwrap();
     let knocks = [&scene.stranger, &scene.peer].map(|from| scene.knocks(from, PORT));
     let took = scene.guarded.real.boot().unwrap();
@@ -284,7 +319,7 @@ fn a_loss_of_power_changes_nothing_of_that() {
     assert!(first.stranger_arrived > 0, "{first:?}");
     assert_eq!(first.stranger_through, 0, "{first:?}");
     scene.guarded.wait_for_status(OK).unwrap();
-    scene.endure("after");
+    scene.endure("power loss: after");
     let [stranger, peer] = knocks.map(Knocker::end);
     println!("a stranger's {stranger:?}; a peer's {peer:?}");
     assert_eq!(stranger.answered, 0);
@@ -326,7 +361,7 @@ fn a_shutdown_opens_nothing_although_nftables_service_flushes_everything() {
         "it has flushed: {log}"
     );
     scene.guarded.wait_for_status(OK).unwrap();
-    scene.endure("after");
+    scene.endure("power loss: after");
     let [stranger, peer] = knocks.map(Knocker::end);
     println!("a stranger's {stranger:?}; a peer's {peer:?}");
     assert_eq!(stranger.answered, 0);

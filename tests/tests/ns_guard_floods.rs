@@ -16,13 +16,14 @@ use harness::guard::Peer;
 use harness::guarded::{KUBELET, OPEN, Scene};
 use harness::namespace::Host;
 use harness::nftables::script;
+use harness::results::Rows;
 use harness::tool::Tool;
 use harness::wait;
 use nix::net::if_::if_nametoindex;
 use nodeguard::bpf::{Device, Mode, Plane, State, Tables, teardown};
 use nodeguard::devices::Devices;
 use nodeguard::load::load;
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// Frames that each change is to stand.
 const FRAMES: u64 = 1_000_000;
@@ -40,8 +41,21 @@ const MOMENTARY: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 99);
 
 /// One flood at a time: two would share the two cores, and each would take twice as long.
 static TURN: Mutex<()> = Mutex::new(());
-/// What was measured so far, for `GATEHOUSE_RESULTS`.
-static RESULTS: Mutex<Vec<Value>> = Mutex::new(Vec::new());
+/// What was measured so far.
+static RESULTS: Mutex<Rows> = Mutex::new(Rows::new(
+    "nodeguard-floods",
+    &[
+        "what",
+        "changes",
+        "frames sent",
+        "dropped by BPF",
+        "dropped by nftables",
+        "through",
+        "peer's packets sent",
+        "delivered",
+        "seconds",
+    ],
+));
 
 fn strangers4(number: u32) -> IpAddr {
     Ipv4Addr::from_bits(0xac10_0000 | number & 0xf_ffff).into()
@@ -279,18 +293,18 @@ impl Range {
         let row = json!({
             "what": what,
             "changes": flooded.result,
-            "sent": flooded.sent,
-            "aimed_at_the_node": flooded.aimed,
-            "dropped_by_bpf": by_bpf,
-            "dropped_by_nftables": by_nftables,
+            "frames sent": flooded.sent,
+            "of them to the node's own addresses": flooded.aimed,
+            "dropped by BPF": by_bpf,
+            "dropped by nftables": by_nftables,
             "through": through,
-            "seconds": flooded.took.as_secs_f64(),
-            "peer_packets_sent": peer[0],
-            "peer_packets_before_nftables": peer[1],
-            "peer_packets_delivered": peer[2],
-            "peer_blocks_echoed": flooded.echoed,
-            "slowest_echo_seconds": flooded.slowest.as_secs_f64(),
-            "backlog_drops_of_the_machine": lost,
+            "seconds": (flooded.took.as_secs_f64() * 10.0).round() / 10.0,
+            "peer's packets sent": peer[0],
+            "before nftables": peer[1],
+            "delivered": peer[2],
+            "blocks echoed": flooded.echoed,
+            "slowest echo in seconds": flooded.slowest.as_secs_f64(),
+            "lost by the machine's queues": lost,
         });
         let number = |count: Option<u64>| count.map_or("-".to_owned(), |it| it.to_string());
         println!(
@@ -306,7 +320,11 @@ impl Range {
             flooded.echoed,
             flooded.slowest,
         );
-        publish(row);
+        RESULTS
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .add(row)
+            .unwrap();
         assert_eq!(through, 0, "{what}: strangers got through");
         assert!(flooded.sent >= FRAMES, "{what}: {} sent", flooded.sent);
         assert!(flooded.echoed > 10, "{what}: the peer talked");
@@ -616,15 +634,4 @@ fn backlog_drops() -> u64 {
         u64::from_str_radix(field, 16).ok()
     };
     text.lines().filter_map(dropped).sum()
-}
-
-/// Adds a row to `nodeguard-floods.json` in the folder that `GATEHOUSE_RESULTS` names, if it does.
-fn publish(row: Value) {
-    let mut rows = RESULTS.lock().unwrap_or_else(PoisonError::into_inner);
-    rows.push(row);
-    if let Some(folder) = std::env::var_os("GATEHOUSE_RESULTS") {
-        let text = serde_json::to_string_pretty(&*rows).unwrap();
-        let file = std::path::Path::new(&folder).join("nodeguard-floods.json");
-        fs::write(file, format!("{text}\n")).unwrap();
-    }
 }

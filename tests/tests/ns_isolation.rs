@@ -9,8 +9,9 @@ use harness::isolation::guards::Guards;
 use harness::isolation::matrix::{Matrix, Until};
 use harness::isolation::place::Place;
 use harness::isolation::reference::{Reference, is_direct};
-use harness::isolation::results::{Results, write};
+use harness::isolation::results::Results;
 use harness::isolation::topology::Topology;
+use harness::results::write;
 
 /// Runs cases in modes; gives what was found, and fails if it is not what it should be.
 fn run(modes: &[Mode], pod_ports: &[u16], cases: &[Case]) -> Results {

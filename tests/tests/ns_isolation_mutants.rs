@@ -14,7 +14,7 @@ use harness::isolation::guard::Mode;
 use harness::isolation::guards::Guards;
 use harness::isolation::matrix::{Failure, Matrix, Until};
 use harness::isolation::place::Place;
-use harness::isolation::results::write;
+use harness::results::write;
 use nodeguard::bpf::Tables;
 use nodeguard::ruleset::{Element, Ruleset};
 use serde_json::json;
