@@ -188,7 +188,7 @@ fn a_first_boot_shuts_everything_until_the_peers_are_known() {
     assert_eq!(code, DEGRADED, "{status:#}");
     assert!(problems(&status).contains("there is no policy yet"));
 
-    scene.endure("shut");
+    scene.endure("first boot: shut");
     assert_eq!(scene.counts().peer_through, 0);
     let open = open.end();
     println!("to an open port: {open:?}");
@@ -215,7 +215,7 @@ fn a_first_boot_shuts_everything_until_the_peers_are_known() {
         assert!(!scene.guarded.answers(&scene.stranger, port), "{port}");
     }
     assert!(scene.counts().peer_through > 0);
-    scene.endure("with a peer");
+    scene.endure("first boot: peers known later");
     println!("the stranger has sent {}", of_stranger.end().unwrap());
 }
 
@@ -263,13 +263,13 @@ fn a_reboot_enforces_the_last_good_policy_before_there_is_a_network() {
     scene.systemctl(&["start", "nodeguard.service"]);
     scene.guarded.wait_for_status(OK).unwrap();
     assert!(scene.guarded.answers(&scene.peer, PORT));
-    scene.endure("with the daemon");
+    scene.endure("damaged policy: with the daemon");
 
     // A daemon that cannot start enforces the last good policy before it gives up, each time.
     scene.guarded.write_config_as(DAMAGED).unwrap();
     scene.systemctl(&["restart", "--no-block", "nodeguard.service"]);
     scene.guarded.wait_for_status(DEGRADED).unwrap();
-    scene.endure("with a daemon that cannot start");
+    scene.endure("damaged policy: with a daemon that cannot start");
     assert!(scene.guarded.answers(&scene.peer, PORT));
     scene.guarded.write_config("").unwrap();
     scene.guarded.wait_for_status(OK).unwrap();
@@ -361,7 +361,7 @@ fn a_shutdown_opens_nothing_although_nftables_service_flushes_everything() {
         "it has flushed: {log}"
     );
     scene.guarded.wait_for_status(OK).unwrap();
-    scene.endure("power loss: after");
+    scene.endure("shutdown and boot: after");
     let [stranger, peer] = knocks.map(Knocker::end);
     println!("a stranger's {stranger:?}; a peer's {peer:?}");
     assert_eq!(stranger.answered, 0);
@@ -385,7 +385,7 @@ fn the_end_of_the_daemon_opens_nothing_and_teardown_alone_does() {
     let first = pid();
     assert!(!pins().stdout.is_empty(), "{:?}", pins());
     scene.systemctl(&["kill", "--signal", "KILL", "nodeguard.service"]);
-    scene.endure("killed");
+    scene.endure("daemon: killed");
     wait::until_true("another daemon", || {
         guarded
             .status()
@@ -402,7 +402,7 @@ fn the_end_of_the_daemon_opens_nothing_and_teardown_alone_does() {
         pins()
     );
     let before = scene.counts();
-    scene.endure("stopped");
+    scene.endure("daemon: stopped");
     let after = scene.counts();
     println!(
         "of which BPF without a daemon let {} pass",
@@ -418,7 +418,7 @@ fn the_end_of_the_daemon_opens_nothing_and_teardown_alone_does() {
     guarded.flush_ruleset().unwrap();
     let status = guarded.wait_for_status(OPEN).unwrap();
     assert!(problems(&status).contains("nftables: "), "{status:#}");
-    scene.endure("stopped and flushed, BPF alone");
+    scene.endure("daemon: stopped and flushed, BPF alone");
     scene.systemctl(&["start", "nodeguard.service"]);
     guarded.wait_for_status(OK).unwrap();
 
@@ -429,10 +429,10 @@ fn the_end_of_the_daemon_opens_nothing_and_teardown_alone_does() {
     assert!(!pins().status.success(), "BPF is gone: {:?}", pins());
     scene.endure("nftables alone");
     guarded.flush_ruleset().unwrap();
-    scene.endure("flushed while the daemon runs");
+    scene.endure("nftables alone: flushed while the daemon runs");
     guarded.wait_for_status(OK).unwrap();
     scene.systemctl(&["stop", "nodeguard.service"]);
-    scene.endure("stopped, nftables alone");
+    scene.endure("nftables alone: stopped");
     guarded.flush_ruleset().unwrap();
     wait_for_a_hole(&scene);
     guarded.wait_for_status(OPEN).unwrap();
