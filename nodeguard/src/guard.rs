@@ -237,7 +237,8 @@ impl Guard {
         let fast_differs =
             (config.bpf, &config.interfaces) != (self.config.bpf, &self.config.interfaces);
         self.config = config;
-        if fast_differs {
+        // Whatever was missing may be there by now.
+        if fast_differs || self.fast.is_missing() {
             self.fast.configure(&self.config);
             self.fast.start(&self.tables());
             self.fast.attach(&self.devices);
@@ -315,6 +316,9 @@ impl Guard {
 
     /// Looks whether BPF is still attached where it should be, and mends it if not.
     pub fn mend_bpf(&mut self) {
+        if self.fast.is_behind() {
+            self.fast.tighten(&self.tables());
+        }
         for device in self.fast.mend(&self.devices) {
             tracing::warn!(device, "somebody detached BPF: mended");
             self.repaired("bpf");
