@@ -199,6 +199,14 @@ fn chains(policy: &Policy) -> Vec<Chain> {
     }
     chains.extend([
         chain("known", None, known),
+        chain(
+            "pods",
+            None,
+            vec![
+                rule("pod-allowed", [port_in("pod_ports")], goto("known")),
+                rule("pod-other", [], goto("pod")),
+            ],
+        ),
         chain("through", None, through()),
         chain("sources", None, sources()),
         chain("towards", None, towards()),
@@ -223,7 +231,19 @@ fn chains(policy: &Policy) -> Vec<Chain> {
                 rule("isolated-port", [port_in("isolated")], goto("towards")),
             ],
         ),
-        chain("input", Some(Hook::Input), input(policy)),
+        chain("own", None, own(policy)),
+        chain(
+            "input",
+            Some(Hook::Input),
+            vec![
+                rule(
+                    "input-loopback-device",
+                    [Match::LoopbackDevice],
+                    Verdict::Accept,
+                ),
+                rule("input-own-port", [port_in("own_ports")], goto("own")),
+            ],
+        ),
         chain(
             "forward",
             Some(Hook::Forward),
@@ -237,27 +257,19 @@ fn chains(policy: &Policy) -> Vec<Chain> {
     chains
 }
 
-/// What is for this node, with the destination it has in the end.
-fn input(policy: &Policy) -> Vec<Rule> {
-    let mut rules = vec![rule(
-        "input-loopback-device",
-        [Match::LoopbackDevice],
-        Verdict::Accept,
-    )];
+/// What is for an isolated port of this node, with the destination it has in the end.
+fn own(policy: &Policy) -> Vec<Rule> {
+    let mut rules = Vec::new();
     // Where pods run, kube-proxy runs, and tenants decide what it does. A mere master has none, and
     // is spared connection tracking.
     if policy.role.is_worker() {
         rules.push(rule(
-            "input-changed",
-            [port_in("own_ports"), Match::DestinationChanged],
+            "own-changed",
+            [Match::DestinationChanged],
             goto("through"),
         ));
     }
-    rules.push(rule(
-        "input-own-port",
-        [port_in("own_ports")],
-        goto("sources"),
-    ));
+    rules.push(rule("own-straight", [], goto("sources")));
     rules
 }
 
@@ -303,45 +315,25 @@ fn sources() -> Vec<Rule> {
         from("from-router-range-v4", SourceV4, "router_ranges4"),
         from("from-router-range-v6", SourceV6, "router_ranges6"),
     ];
-    rules.extend(pods([
-        "from-allowed-pod-v4",
-        "from-allowed-pod-v6",
-        "from-pod-v4",
-        "from-pod-v6",
-    ]));
+    rules.extend(pods(["from-pod-v4", "from-pod-v6"]));
     rules.push(rule("from-stranger", [], goto("stranger")));
     rules
 }
 
 /// What came by a way on which a peer's address proves nothing: the cluster's pods or nobody.
 fn through() -> Vec<Rule> {
-    let mut rules = Vec::from(pods([
-        "through-allowed-pod-v4",
-        "through-allowed-pod-v6",
-        "through-pod-v4",
-        "through-pod-v6",
-    ]));
+    let mut rules = Vec::from(pods(["through-pod-v4", "through-pod-v6"]));
     rules.push(rule("through-other", [], goto("relayed")));
     rules
 }
 
-/// Pods, by the ports that they may reach, then the rest of their packets.
-fn pods(names: [&'static str; 4]) -> [Rule; 4] {
-    use Field::{SourceV4, SourceV6};
-    let [allowed_v4, allowed_v6, v4, v6] = names;
-    let allowed = |name, field, set| {
-        rule(
-            name,
-            [in_set([field], set), port_in("pod_ports")],
-            goto("known"),
-        )
-    };
-    let pod = |name, field, set| rule(name, [in_set([field], set)], goto("pod"));
+/// The cluster's pods, whose ports decide.
+fn pods(names: [&'static str; 2]) -> [Rule; 2] {
+    let [v4, v6] = names;
+    let from = |name, field, set| rule(name, [in_set([field], set)], goto("pods"));
     [
-        allowed(allowed_v4, SourceV4, "pods4"),
-        allowed(allowed_v6, SourceV6, "pods6"),
-        pod(v4, SourceV4, "pods4"),
-        pod(v6, SourceV6, "pods6"),
+        from(v4, Field::SourceV4, "pods4"),
+        from(v6, Field::SourceV6, "pods6"),
     ]
 }
 

@@ -12,6 +12,10 @@ use super::picture::{self, Picture};
 use super::uapi::{chain, family, table};
 use crate::ruleset::{Ruleset, TABLE};
 
+/// Changes of elements beyond which a new table is cheaper. It costs the counters, so that an
+/// ordinary cluster never comes here.
+const MOST_ELEMENTS: usize = 2_000;
+
 /// Whether the table is to be protected from others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ownership {
@@ -127,6 +131,9 @@ impl Nft {
             let (added, removed) = (difference.added, difference.removed);
             if (added, removed) == (0, 0) {
                 return Ok(Done::Nothing);
+            }
+            if added + removed > MOST_ELEMENTS {
+                return self.replace(to).map(|()| Done::Replaced);
             }
             match self.commit(&difference.batch) {
                 Ok(()) => return Ok(Done::Elements { added, removed }),
