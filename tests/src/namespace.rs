@@ -77,7 +77,8 @@ impl Namespace {
     }
 
     /// `/proc/PID/fd/N`, which `ip` takes for a namespace.
-    pub(crate) fn path(&self) -> String {
+    #[must_use]
+    pub fn path(&self) -> String {
         format!(
             "/proc/{}/fd/{}",
             std::process::id(),
