@@ -55,8 +55,6 @@ pub(crate) struct Window {
     pub(crate) bursts: Vec<u64>,
     /// Bursts beside those that somebody disturbed.
     pub(crate) disturbed: u32,
-    /// Bursts in which the core's thread for soft interrupts had a part, which is counted.
-    pub(crate) helped: u32,
 }
 
 /// A window that does not count: too many of its bursts were disturbed.

@@ -279,9 +279,11 @@ fn write_method(text: &mut String, record: &Record) -> fmt::Result {
   is kept or answered. To connection tracking its flow is established.
 - Packets are UDP, 60 bytes with IPv4 and 66 with IPv6, from 8,192 strangers to an isolated port, from all
   peers in turn to an isolated port, from 1,024 strangers to another port; the sources at random.
-- A window is {} bursts of {} frames after one to warm up, and counts as their median. A burst in which the
-  thread had its core for less than 99 % of the time (another process, stolen time) is not counted, and
-  another one takes its place; a window for which that fails is discarded and tried again, three times.
+- The thread has real-time priority during a window. A window is {} bursts of {} frames after one to warm up,
+  and counts as their median. A burst is not counted, and another one takes its place, if the thread was
+  pushed off its core all the same, if the hypervisor stole a tick, or if the core's own thread for soft
+  interrupts was busy for more than 1 % of it. A window that cannot be had so is discarded and tried again,
+  three times at most.
 - In every window the node's counters must tell that all frames arrived, and that all or none of them passed,
   as the contender's policy has it. Otherwise the run fails.
 - Ratios and differences are taken within a round and only then summed up. \"won\" and \"lost\" is what holds in

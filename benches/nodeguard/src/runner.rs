@@ -167,7 +167,6 @@ fn one(
                 contender,
                 bursts: measured.bursts,
                 disturbed: measured.disturbed,
-                helped: measured.helped,
             });
             return Ok(());
         }

@@ -20,6 +20,9 @@ pub(crate) const BURST: u32 = 16_384;
 /// Frames that are sent before the node's core takes them: what a driver gets from its card at
 /// once, and fewer than a veth holds (256).
 pub(crate) const BATCH: u32 = 64;
+/// The core's own thread for soft interrupts may have been busy for one part in so many of a burst:
+/// what it did may have been ours, or anybody's.
+const FOREIGN: u32 = 100;
 /// Bursts that are tried for each one that is wanted.
 const PATIENCE: u32 = 4;
 
@@ -30,8 +33,6 @@ pub(crate) struct Measured {
     pub(crate) bursts: Vec<u64>,
     /// Bursts during which somebody else had the core.
     pub(crate) disturbed: u32,
-    /// Bursts in which the core's thread for soft interrupts had a part.
-    pub(crate) helped: u32,
 }
 
 /// The core of a window, and its kernel thread for soft interrupts.
@@ -103,7 +104,6 @@ fn bursts(node: &Node, cell: &Cell, core: Core, wanted: u32) -> Result<(u64, Mea
     let mut measured = Measured {
         bursts: Vec::new(),
         disturbed: 0,
-        helped: 0,
     };
     let mut sent = 0;
     // The first one warms the caches, and does not count.
@@ -115,13 +115,14 @@ fn bursts(node: &Node, cell: &Cell, core: Core, wanted: u32) -> Result<(u64, Mea
         program.send(&template.frame, BURST, BATCH)?;
         let after = Clocks::read(core)?;
         sent += u64::from(BURST);
-        if (after.pushed, after.stolen) != (before.pushed, before.stolen) {
+        let used = after.own.saturating_sub(before.own);
+        let elsewhere = after.softirq.saturating_sub(before.softirq);
+        if (after.pushed, after.stolen) != (before.pushed, before.stolen)
+            || elsewhere > used / FOREIGN
+        {
             measured.disturbed += 1;
             continue;
         }
-        let helped = after.softirq - before.softirq;
-        measured.helped += u32::from(!helped.is_zero());
-        let used = after.own - before.own + helped;
         let used = u64::try_from(used.as_nanos()).context("a burst of centuries")?;
         measured.bursts.push(used);
     }
