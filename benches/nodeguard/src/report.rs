@@ -281,9 +281,11 @@ fn write_method(text: &mut String, record: &Record) -> fmt::Result {
   peers in turn to an isolated port, from 1,024 strangers to another port; the sources at random.
 - The thread has real-time priority during a window. A window is {} bursts of {} frames after one to warm up,
   and counts as their median. A burst is not counted, and another one takes its place, if the thread was
-  pushed off its core all the same, if the hypervisor stole a tick, or if the core's own thread for soft
-  interrupts was busy for more than 1 % of it. A window that cannot be had so is discarded and tried again,
-  three times at most.
+  pushed off its core all the same, or if the hypervisor stole a tick. A window that cannot be had so is
+  discarded and tried again, three times at most.
+- The CPU time of the core's own thread for soft interrupts is added: it does what frames set off for later.
+  What is put off and then done on the idle core's account is not in the numbers. That concerns IPv6 look-ups
+  of the reverse path, each of which leaves a route to be freed.
 - In every window the node's counters must tell that all frames arrived, and that all or none of them passed,
   as the contender's policy has it. Otherwise the run fails.
 - Ratios and differences are taken within a round and only then summed up. \"won\" and \"lost\" is what holds in
