@@ -4,6 +4,8 @@
 #   build.sh write        replaces the committed pair: nodeguard.bpf.o and nodeguard.bpf.json, which says what it is made of
 #   build.sh check OUT    builds into OUT. With the recorded tools, OUT must be the committed object, byte for byte;
 #                         with others it exits 0 and says that OUT has to pass the tests instead
+#   build.sh other OUT    the same sources for the instructions of older kernels: another object that must do the same, for
+#                         the tests of upgrades
 #
 # Needs a Rust that has core for bpfel-unknown-none and LLVM's opt and llc. On Debian 12:
 #   apt-get install rustc-web libstd-rust-web-dev-bpf llvm-22
@@ -102,11 +104,13 @@ check() {
     fi
 }
 
+case ${2-} in /*) out=$2 ;; *) out=$(pwd)/${2-} ;; esac
 case ${1-}:$# in
     write:1) find_tools; write ;;
-    check:2)
-        case $2 in /*) out=$2 ;; *) out=$(pwd)/$2 ;; esac
+    check:2) find_tools; check "$out" ;;
+    other:2)
         find_tools
-        check "$out" ;;
-    *) die 'write, or check OUT' ;;
+        GATEHOUSE_BPF_CPU=v2 build "$out"
+        ! cmp -s "$object" "$out" || die "$out is no other object" ;;
+    *) die 'write, check OUT, or other OUT' ;;
 esac

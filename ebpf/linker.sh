@@ -22,5 +22,5 @@ done
 
 "$llvm/opt" --strip-debug -passes=internalize,globaldce -internalize-public-api-file="$symbols" "$input" -o "$output.bc"
 # v3 has 32-bit arithmetic and jumps: Linux 5.1 and newer.
-"$llvm/llc" -march=bpfel -mcpu=v3 -filetype=obj "$output.bc" -o "$output"
+"$llvm/llc" -march=bpfel -mcpu="${GATEHOUSE_BPF_CPU:-v3}" -filetype=obj "$output.bc" -o "$output"
 rm -f "$output.bc"

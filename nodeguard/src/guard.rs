@@ -8,7 +8,7 @@ mod fast;
 mod idle;
 mod report;
 
-pub use idle::{hold, hold_if_open, status_without_daemon};
+pub use idle::{Last, hold, hold_if_open, status_without_daemon};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -145,6 +145,8 @@ impl Guard {
         // What it says is in the log and in the status.
         let _ = guard.reload(force);
         guard.refresh_devices();
+        // Takes over the counters of the programs before, in case that this daemon does not live long.
+        guard.mend_bpf();
         Ok(guard)
     }
 
@@ -235,7 +237,8 @@ impl Guard {
         let fast_differs =
             (config.bpf, &config.interfaces) != (self.config.bpf, &self.config.interfaces);
         self.config = config;
-        if fast_differs {
+        // Whatever was missing may be there by now.
+        if fast_differs || self.fast.is_missing() {
             self.fast.configure(&self.config);
             self.fast.start(&self.tables());
             self.fast.attach(&self.devices);
@@ -313,6 +316,9 @@ impl Guard {
 
     /// Looks whether BPF is still attached where it should be, and mends it if not.
     pub fn mend_bpf(&mut self) {
+        if self.fast.is_behind() {
+            self.fast.tighten(&self.tables());
+        }
         for device in self.fast.mend(&self.devices) {
             tracing::warn!(device, "somebody detached BPF: mended");
             self.repaired("bpf");
@@ -345,6 +351,8 @@ impl Guard {
             self.fast.tighten(&tables);
         }
         self.devices = devices;
+        // Before attaching mends in passing what is to be told of.
+        self.mend_bpf();
         self.fast.attach(&self.devices);
     }
 

@@ -33,6 +33,10 @@ use crate::guard::Guard;
 /// link, is mended within this time; it promises a second.
 const LOOK: Duration = Duration::from_millis(400);
 
+/// How often devices are looked at without being told to: an announcement may be lost, and what
+/// refused BPF (somebody else's XDP program, say) may be gone.
+const DEVICE_LOOK: Duration = Duration::from_secs(10);
+
 /// Announcements within this time are looked at together: kube-proxy rewrites its rules in bursts.
 const GATHER: Duration = Duration::from_millis(50);
 
@@ -86,8 +90,10 @@ async fn run(guard: Guard) -> anyhow::Result<()> {
     }
     let mut looks = interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // Anything may have changed between the guard's first look and these monitors.
-    lock(&guard).refresh_devices();
+    // The first look comes at once: anything may have changed between the guard's own and the
+    // monitors' beginning.
+    let mut device_looks = interval(DEVICE_LOOK);
+    device_looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     notify(READY);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
     loop {
@@ -100,6 +106,7 @@ async fn run(guard: Guard) -> anyhow::Result<()> {
                 guard.mend_bpf();
                 guard.log_events();
             }
+            _ = device_looks.tick() => lock(&guard).refresh_devices(),
             ready = ruleset_changes.readable_mut() => {
                 let mut ready = ready?;
                 ready.get_inner_mut().drain()?;

@@ -65,6 +65,12 @@ impl Flood {
         })
     }
 
+    /// What it is aimed at.
+    #[must_use]
+    pub fn target(&self) -> SocketAddr {
+        self.target
+    }
+
     /// Sends them to this host of the target's family, whatever their destination says.
     #[must_use]
     pub fn by(mut self, next_hop: IpAddr) -> Self {
@@ -99,15 +105,22 @@ impl Flood {
         match sent {
             Ok(sent) => Ok(sent),
             // Full, or the device is down: it goes on when that is over.
-            Err(Errno::ENOBUFS | Errno::EAGAIN | Errno::ENETDOWN | Errno::ENETUNREACH) => Ok(0),
+            Err(
+                Errno::ENOBUFS
+                | Errno::EAGAIN
+                | Errno::ENETDOWN
+                | Errno::ENETUNREACH
+                | Errno::EHOSTUNREACH,
+            ) => Ok(0),
             Err(error) => Err(error).context("send a flood"),
         }
     }
 
-    fn hand_over<A: SockaddrLike>(&self, packets: &[Vec<u8>], target: A) -> nix::Result<usize>
-    where
-        A: Copy,
-    {
+    fn hand_over<A: SockaddrLike + Copy>(
+        &self,
+        packets: &[Vec<u8>],
+        target: A,
+    ) -> nix::Result<usize> {
         let slices: Vec<[IoSlice<'_>; 1]> = packets
             .iter()
             .map(|packet| [IoSlice::new(packet)])

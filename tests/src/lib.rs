@@ -19,6 +19,7 @@ pub mod edge;
 pub mod flood;
 pub mod folder;
 pub mod guard;
+pub mod guard_host;
 pub mod guarded;
 pub mod h2_client;
 pub mod interrupt;
@@ -31,6 +32,7 @@ pub mod nginx;
 pub mod process;
 pub mod program;
 pub mod real_host;
+pub mod results;
 pub mod router;
 #[allow(unsafe_code)]
 mod spawn;

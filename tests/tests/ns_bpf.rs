@@ -13,12 +13,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use config::net::IpRange;
 use ebpf_common::event::Event;
 use ebpf_common::table::{Reason, Unparsed};
 use harness::folder::Folder;
 use harness::tool::Tool;
 use harness::wait::until_true;
-use nodeguard::bpf::{BpfError, Counters, Device, Mode, Plane, Refusal, State, teardown};
+use nodeguard::bpf::{BpfError, Counters, Device, Flags, Mode, Plane, Refusal, State, teardown};
 
 use bpf_scene::{Scene, foreign};
 use frames::*;
@@ -255,6 +256,44 @@ fn a_change_of_generation_lets_nothing_through() {
             counted()
         );
     }
+}
+
+#[test]
+fn an_update_drops_nothing_that_both_policies_let_through() {
+    const FRAMES: u64 = 200_000;
+    let mut scene = Scene::new("bpf-update");
+    let mut plane = scene.guard(Mode::Tcx);
+    // The sender is a peer by its address, and then by a range.
+    let by_address = {
+        let mut tables = scene.tables.clone();
+        tables.hosts.insert(scene.stranger.v4, Flags::PEER);
+        tables
+    };
+    let by_range = {
+        let mut tables = scene.tables.clone();
+        let range = IpRange::single(scene.stranger.v4);
+        tables.ranges.insert(range, Flags::PEER);
+        tables
+    };
+    scene.tables = by_address.clone();
+    plane.loosen(&by_address).unwrap();
+    plane.tighten(&by_address).unwrap();
+    let frame = scene.datagram().frame();
+    let before = scene.received();
+    let sent = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        let flood = scope.spawn(|| scene.flood(&frame, &sent, |sent| sent >= FRAMES));
+        while !flood.is_finished() {
+            for next in [&by_range, &by_address] {
+                plane.loosen(next).unwrap();
+                plane.tighten(next).unwrap();
+            }
+        }
+    });
+    let arrived = || scene.received() == before + FRAMES;
+    until_true("every frame arrives", arrived).unwrap();
+    let counters = plane.counters().unwrap();
+    assert_eq!(dropped(&counters, Reason::Stranger, VXLAN), 0);
 }
 
 #[test]

@@ -424,13 +424,17 @@ fn a_detached_program_is_attached_again() {
         assert_eq!(status.bpf.devices[0].attached, bpf);
         let pin = scene.guard.pins().join("links").join(link(&scene, bpf));
         let id = || link_id(&pin);
-        for times in 1..=2 {
+        for times in 1..=3 {
             let old = id().unwrap();
             let began = Instant::now();
-            if times == 1 {
-                scene.on_worker(&format!("bpftool link detach pinned {}", pin.display()));
-            } else {
+            if times == 2 {
                 fs::remove_file(&pin).unwrap();
+            } else {
+                scene.on_worker(&format!("bpftool link detach pinned {}", pin.display()));
+            }
+            if times == 3 {
+                // Attached again in passing, for a device that came.
+                scene.on_worker("ip link add name new0 type veth peer name new1");
             }
             let repaired = || {
                 let repairs = scene.guard.status().unwrap().daemon.unwrap().repairs;
@@ -450,7 +454,7 @@ fn a_detached_program_is_attached_again() {
             .unwrap();
         let page = scene.guard.page("/metrics").unwrap();
         assert!(
-            page.contains("nodeguard_repairs_total{what=\"bpf\"} 2"),
+            page.contains("nodeguard_repairs_total{what=\"bpf\"} 3"),
             "{page}"
         );
         let before = scene.guard.dropped("bpf").unwrap();

@@ -4,7 +4,7 @@ use clap::Args;
 use daemon::output;
 
 use super::{ConfigArgs, OK};
-use crate::guard::{Origin, hold};
+use crate::guard::{Last, Origin, hold};
 use crate::load::load_config;
 use crate::nft::NftError;
 
@@ -21,11 +21,22 @@ pub(super) fn boot(args: &BootArgs) -> anyhow::Result<u8> {
         output::complain(&errors.report());
     }
     match hold(config.as_ref().ok()) {
-        Ok((policy, Origin::Shut)) => output::print(&format!(
-            "no policy was stored: everything isolated on a {} is shut, but to the node itself\n",
-            policy.role
-        ))?,
-        Ok((policy, _)) => output::print(&format!("the last good policy: {}\n", policy.summary()))?,
+        Ok(Last {
+            policy,
+            origin,
+            damage,
+        }) => {
+            if let Some(error) = damage {
+                output::complain(&format!("the last good policy cannot be read: {error}\n"));
+            }
+            output::print(&match origin {
+                Origin::Shut => format!(
+                    "no policy: everything isolated on a {} is shut, but to the node itself\n",
+                    policy.role
+                ),
+                _ => format!("the last good policy: {}\n", policy.summary()),
+            })?;
+        }
         Err(NftError::OwnedByAnother { .. }) => {
             output::print("a daemon runs and enforces: nothing to do\n")?;
         }

@@ -9,7 +9,7 @@ mod run;
 mod status;
 mod teardown;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -143,11 +143,25 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The runtime folder that a configuration names, or the default where it cannot be read: asking a
-/// daemon must be possible while its file is broken.
-fn runtime_folder(config: &Path) -> PathBuf {
-    crate::load::load_config(config)
-        .map_or_else(|_| PathBuf::from(crate::RUNTIME), |config| config.runtime)
+/// Which daemon.
+#[derive(Debug, Args)]
+struct DaemonArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// The daemon's runtime folder, where the configuration cannot say [default: as the
+    /// configuration says, else /run/nodeguard]
+    #[arg(long, value_name = "FOLDER")]
+    runtime: Option<PathBuf>,
+}
+
+impl DaemonArgs {
+    /// Its runtime folder. Asking a daemon must be possible while its file is broken.
+    fn runtime(&self) -> PathBuf {
+        self.runtime.clone().unwrap_or_else(|| {
+            crate::load::load_config(&self.config.config)
+                .map_or_else(|_| PathBuf::from(crate::RUNTIME), |config| config.runtime)
+        })
+    }
 }
 
 #[cfg(test)]

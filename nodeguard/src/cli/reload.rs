@@ -4,13 +4,13 @@ use anyhow::bail;
 use clap::Args;
 use daemon::output;
 
-use super::{ConfigArgs, FAILED, OK, runtime_folder};
+use super::{DaemonArgs, FAILED, OK};
 use crate::control::{Answer, Question, ask};
 
 #[derive(Debug, Args)]
 pub(super) struct ReloadArgs {
     #[command(flatten)]
-    config: ConfigArgs,
+    daemon: DaemonArgs,
     /// Follow the files although a safeguard objects: no peers, less than half of them, this node
     /// or every master missing
     #[arg(long)]
@@ -18,7 +18,7 @@ pub(super) struct ReloadArgs {
 }
 
 pub(super) fn reload(args: &ReloadArgs) -> anyhow::Result<u8> {
-    let runtime = runtime_folder(&args.config.config);
+    let runtime = args.daemon.runtime();
     let question = Question::Reload { force: args.force };
     match ask(&runtime, question)? {
         None => bail!("no daemon answers at {}", runtime.display()),

@@ -5,7 +5,7 @@ use clap::Args;
 use daemon::logging::{self, LogFormat};
 
 use super::{ConfigArgs, OK};
-use crate::guard::{Guard, hold_if_open};
+use crate::guard::{Guard, Last, hold_if_open};
 use crate::lock::LockError;
 use crate::nft::NftError;
 use crate::service::serve;
@@ -42,7 +42,10 @@ fn start(args: &RunArgs) -> anyhow::Result<()> {
                 // Without a file there is nothing to follow, but nothing may be open either.
                 match hold_if_open() {
                     Ok(None) => tracing::error!("cannot start: what is enforced stays enforced"),
-                    Ok(Some(origin)) => {
+                    Ok(Some(Last { origin, damage, .. })) => {
+                        if let Some(error) = damage {
+                            tracing::error!(%error, "the last good policy cannot be read");
+                        }
                         let policy = origin.as_str();
                         tracing::error!(policy, "cannot start: this is enforced meanwhile");
                     }

@@ -4,7 +4,7 @@ use anyhow::bail;
 use clap::Args;
 use daemon::output;
 
-use super::{ConfigArgs, DEGRADED, FAILED, OK, runtime_folder};
+use super::{DEGRADED, DaemonArgs, FAILED, OK};
 use crate::control::{Answer, Question, ask};
 use crate::guard::status_without_daemon;
 use crate::load::load_config;
@@ -13,18 +13,18 @@ use crate::status::Health;
 #[derive(Debug, Args)]
 pub(super) struct StatusArgs {
     #[command(flatten)]
-    config: ConfigArgs,
+    daemon: DaemonArgs,
     /// As JSON
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn status(args: &StatusArgs) -> anyhow::Result<u8> {
-    let runtime = runtime_folder(&args.config.config);
+    let runtime = args.daemon.runtime();
     let status = match ask(&runtime, Question::Status)? {
         Some(Answer::Status(status)) => *status,
         Some(_) => bail!("the daemon answered another question"),
-        None => status_without_daemon(load_config(&args.config.config).ok().as_ref())?,
+        None => status_without_daemon(load_config(&args.daemon.config.config).ok().as_ref())?,
     };
     if args.json {
         output::print(&format!("{}\n", serde_json::to_string_pretty(&status)?))?;

@@ -4,18 +4,18 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use daemon::output;
 
-use super::{ConfigArgs, OK, runtime_folder};
+use super::{DaemonArgs, OK};
 use crate::control::{Question, ask};
 use crate::nft::Nft;
 
 #[derive(Debug, Args)]
 pub(super) struct TeardownArgs {
     #[command(flatten)]
-    config: ConfigArgs,
+    daemon: DaemonArgs,
 }
 
 pub(super) fn teardown(args: &TeardownArgs) -> anyhow::Result<u8> {
-    let runtime = runtime_folder(&args.config.config);
+    let runtime = args.daemon.runtime();
     if ask(&runtime, Question::Status).is_ok_and(|answer| answer.is_some()) {
         bail!("a daemon runs and would mend it: stop it first (systemctl stop nodeguard)");
     }

@@ -22,7 +22,9 @@ pub(super) struct FastPlane {
     interfaces: Vec<Interface>,
     loaded: Loaded,
     /// What the last update said, if it failed.
-    failed: Option<String>,
+    not_updated: Option<String>,
+    /// What the last attempt to attach said, if it failed as a whole.
+    not_attached: Option<String>,
     attachments: Vec<Attachment>,
     log: EventLog,
 }
@@ -41,7 +43,8 @@ impl FastPlane {
             mode: BpfMode::Off,
             interfaces: Vec::new(),
             loaded: Loaded::NotWanted,
-            failed: None,
+            not_updated: None,
+            not_attached: None,
             attachments: Vec::new(),
             log: EventLog::new(Instant::now()),
         };
@@ -105,14 +108,25 @@ impl FastPlane {
         let Loaded::Plane(plane) = &mut self.loaded else {
             return;
         };
-        self.failed = change(plane).err().map(|error| {
-            let error = full(&error);
+        let failed = change(plane).err().map(|error| full(&error));
+        // It is tried again at every look; said once.
+        if failed.is_some() && failed != self.not_updated {
             tracing::error!(
-                error,
+                error = failed,
                 "the BPF plane cannot follow: nftables enforces alone"
             );
-            error
-        });
+        }
+        self.not_updated = failed;
+    }
+
+    /// Whether it could not follow the last change, and may be behind nftables.
+    pub(super) fn is_behind(&self) -> bool {
+        self.not_updated.is_some()
+    }
+
+    /// Whether it was asked for and could not be loaded.
+    pub(super) fn is_missing(&self) -> bool {
+        matches!(self.loaded, Loaded::Missing(_))
     }
 
     /// Attaches to the devices that are to have it, detaches from all others.
@@ -131,11 +145,14 @@ impl FastPlane {
                     }
                 }
                 self.attachments = attachments;
+                self.not_attached = None;
             }
             Err(error) => {
-                let error = full(&error);
-                tracing::error!(error, "BPF cannot be attached");
-                self.failed = Some(error);
+                let failed = Some(full(&error));
+                if failed != self.not_attached {
+                    tracing::error!(error = failed, "BPF cannot be attached");
+                }
+                self.not_attached = failed;
             }
         }
     }
@@ -212,14 +229,14 @@ impl FastPlane {
     }
 
     pub(super) fn is_loaded(&self) -> bool {
-        matches!(self.loaded, Loaded::Plane(_)) && self.failed.is_none()
+        matches!(self.loaded, Loaded::Plane(_)) && self.problem().is_none()
     }
 
     /// Why it does not do what was asked of it.
     pub(super) fn problem(&self) -> Option<String> {
         match &self.loaded {
             Loaded::Missing(why) => Some(why.clone()),
-            _ => self.failed.clone(),
+            _ => self.not_updated.clone().or(self.not_attached.clone()),
         }
     }
 

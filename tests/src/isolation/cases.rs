@@ -131,6 +131,7 @@ impl Table<'_> {
                 Protocol::Tcp => true,
                 Protocol::Udp => {
                     lands.1 != FLANNEL_VXLAN
+                        && lands.0.role().is_some()
                         && (to.0 == lands.0.address(family)
                             || to.0.is_loopback()
                             || group == Group::NodePort

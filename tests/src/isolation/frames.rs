@@ -47,6 +47,8 @@ pub enum Shape {
     DestinationOptions(u8),
     /// IPv6 hop-by-hop options, then destination options.
     HopByHop,
+    /// An IPv6 routing header that has done its work.
+    Routing,
     /// An IPv6 fragment header on a packet that is whole.
     Atomic,
     /// Two IPv6 fragments.
@@ -74,7 +76,7 @@ impl Shape {
     ];
 
     /// All shapes of an IPv6 packet.
-    pub const V6: [Self; 15] = [
+    pub const V6: [Self; 16] = [
         Self::Plain,
         Self::Tags(1),
         Self::Tags(2),
@@ -85,6 +87,7 @@ impl Shape {
         Self::DestinationOptions(8),
         Self::DestinationOptions(12),
         Self::HopByHop,
+        Self::Routing,
         Self::Atomic,
         Self::Fragments { reversed: false },
         Self::Fragments { reversed: true },
@@ -117,6 +120,7 @@ impl Shape {
             }
             Self::DestinationOptions(number) => format!("{number} destination options header(s)"),
             Self::HopByHop => "hop-by-hop and destination options".into(),
+            Self::Routing => "routing header without segments left".into(),
             Self::Atomic => "atomic fragment".into(),
             Self::Fragments { reversed } => format!("2 IPv6 fragments{}", order(reversed)),
             Self::OptionsInFragment => "destination options inside a fragment".into(),
@@ -131,6 +135,7 @@ fn order(reversed: bool) -> &'static str {
 
 const DESTINATION_OPTIONS: u8 = 60;
 const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 
 /// The frames of a request.
@@ -260,6 +265,11 @@ fn v6(shape: Shape, request: &Request) -> Vec<Vec<u8>> {
         Shape::HopByHop => {
             let body = [options(DESTINATION_OPTIONS), with_options(protocol)].concat();
             vec![v6_packet(request, HOP_BY_HOP, &body)]
+        }
+        Shape::Routing => {
+            // Of type 0, with no address in it.
+            let body = [vec![protocol, 0, 0, 0, 0, 0, 0, 0], payload].concat();
+            vec![v6_packet(request, ROUTING, &body)]
         }
         Shape::Atomic => vec![fragment(request, protocol, &payload, 0, false)],
         Shape::Fragments { reversed } => {

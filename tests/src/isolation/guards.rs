@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use config::guard::{GuardConfig, PeerFile};
-use nodeguard::bpf::{self, Plane as Bpf, State};
+use nodeguard::bpf::{self, Plane as Bpf, State, Tables};
 use nodeguard::compile::compile;
 use nodeguard::devices::{Devices, Nature};
 use nodeguard::load::Loaded;
@@ -74,7 +74,7 @@ pub struct Guards {
 #[derive(Default)]
 struct Guard {
     nft: Option<(Nft, Ruleset)>,
-    bpf: Option<Bpf>,
+    bpf: Option<(Bpf, Tables)>,
     pins: PathBuf,
 }
 
@@ -101,43 +101,41 @@ impl Guards {
         Ok(guards)
     }
 
-    /// The names of all rules in force, each once.
-    #[must_use]
-    pub fn rules(&self) -> Vec<&'static str> {
-        let mut names = Vec::new();
-        for guard in self.guards.values() {
-            if let Some((_, ruleset)) = &guard.nft {
-                for (_, rule) in ruleset.rules() {
-                    if !names.contains(&rule.name) {
-                        names.push(rule.name);
-                    }
-                }
-            }
-        }
-        names
+    /// The rulesets in force.
+    pub fn rulesets(&self) -> impl Iterator<Item = &Ruleset> {
+        let nft = self.guards.values().filter_map(|guard| guard.nft.as_ref());
+        nft.map(|(_, ruleset)| ruleset)
     }
 
-    /// Takes one rule away everywhere.
+    /// Puts other rulesets into force, for what is `None` the right one.
     ///
     /// # Errors
-    /// If the kernel does not take the rest.
-    pub fn remove_rule(&mut self, name: &str) -> Result<()> {
+    /// If the kernel does not take one.
+    pub fn mutate(&mut self, mutant: &dyn Fn(&Ruleset) -> Option<Ruleset>) -> Result<()> {
         for guard in self.guards.values_mut() {
             if let Some((nft, ruleset)) = &mut guard.nft {
-                nft.replace(&ruleset.without(name).unwrap_or_else(|| ruleset.clone()))?;
+                nft.replace(mutant(ruleset).as_ref().unwrap_or(ruleset))?;
             }
         }
         Ok(())
     }
 
-    /// Puts everything back that was taken away.
+    /// The tables of BPF in force.
+    pub fn tables(&self) -> impl Iterator<Item = &Tables> {
+        let bpf = self.guards.values().filter_map(|guard| guard.bpf.as_ref());
+        bpf.map(|(_, tables)| tables)
+    }
+
+    /// Puts other tables into force.
     ///
     /// # Errors
-    /// If the kernel does not take it.
-    pub fn restore(&mut self) -> Result<()> {
+    /// If a plane does not take one.
+    pub fn mutate_tables(&mut self, mutant: &dyn Fn(&Tables) -> Tables) -> Result<()> {
         for guard in self.guards.values_mut() {
-            if let Some((nft, ruleset)) = &mut guard.nft {
-                nft.replace(ruleset)?;
+            if let Some((bpf, tables)) = &mut guard.bpf {
+                let mutant = mutant(tables);
+                bpf.loosen(&mutant)?;
+                bpf.tighten(&mutant)?;
             }
         }
         Ok(())
@@ -153,7 +151,7 @@ impl Guards {
             if let Some((nft, ruleset)) = &mut guard.nft {
                 count_nft(*node, nft, ruleset, &mut counted)?;
             }
-            if let Some(bpf) = &guard.bpf {
+            if let Some((bpf, _)) = &guard.bpf {
                 count_bpf(*node, bpf, &mut counted)?;
             }
         }
@@ -165,11 +163,11 @@ impl Guard {
     fn install(&mut self, mode: Mode, policy: &Policy) -> Result<()> {
         let devices = Devices::list()?;
         let has_bpf = matches!(mode, Mode::Tcx | Mode::Xdp | Mode::Both);
-        let tables = bpf::Tables::of(policy, &devices.addresses);
+        let tables = Tables::of(policy, &devices.addresses);
         if has_bpf {
             let mut bpf = Bpf::load(&self.pins)?;
             bpf.loosen(&tables)?;
-            self.bpf = Some(bpf);
+            self.bpf = Some((bpf, tables));
         }
         if matches!(mode, Mode::Nft | Mode::Both) {
             let ruleset = compile(policy);
@@ -178,8 +176,8 @@ impl Guard {
             nft.replace(&ruleset)?;
             self.nft = Some((nft, ruleset));
         }
-        if let Some(bpf) = &mut self.bpf {
-            bpf.tighten(&tables)?;
+        if let Some((bpf, tables)) = &mut self.bpf {
+            bpf.tighten(tables)?;
             attach(bpf, mode, &devices)?;
         }
         Ok(())

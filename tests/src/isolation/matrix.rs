@@ -214,13 +214,13 @@ impl Matrix {
             }
             self.ears.forget();
             let mut failures = self.failures(wave, went, &difference, until, counters)?;
-            if let Some(place) = unreached
-                && failures.is_empty()
-            {
-                failures.push(Failure {
+            match until {
+                Until::End => failures.extend(unreached.map(|place| Failure {
                     cases: Vec::new(),
                     what: format!("a sentinel did not reach {place}"),
-                });
+                })),
+                // What no case is convicted of may be a sentinel's, or late; a case says more.
+                Until::Failure => failures.retain(|failure| !failure.cases.is_empty()),
             }
             return Ok(failures);
         }

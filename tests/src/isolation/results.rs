@@ -2,17 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
-use std::path::Path;
 
-use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::case::Group;
 use super::guard::Mode;
 use super::matrix::{Outcome, Tally};
-
-/// Names the folder that results are written to.
-pub const FOLDER: &str = "GATEHOUSE_RESULTS";
 
 /// The outcome of a pass in each mode.
 #[derive(Debug, Default)]
@@ -107,22 +102,4 @@ fn cell(tally: Option<Tally>) -> String {
         Some(tally) => format!(" {} ({}) |", tally.cases, tally.open),
         None => " – |".to_owned(),
     }
-}
-
-/// Writes `NAME.json` and `NAME.md` if somebody asked for results.
-///
-/// # Errors
-/// If the folder cannot be written to.
-pub fn write(name: &str, json: &Value, markdown: &str) -> Result<()> {
-    let Some(folder) = std::env::var_os(FOLDER) else {
-        return Ok(());
-    };
-    let folder = Path::new(&folder);
-    std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
-    let json = format!("{json:#}\n");
-    for (ending, content) in [("json", json.as_str()), ("md", markdown)] {
-        let file = folder.join(format!("{name}.{ending}"));
-        std::fs::write(&file, content).with_context(|| format!("write {}", file.display()))?;
-    }
-    Ok(())
 }

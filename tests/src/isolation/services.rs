@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use config::guard::Protocol;
 use config::ports::{self, API_SERVER, INGRESS_HTTP, INGRESS_HTTPS};
+use config::roles::Role;
 use nodeguard::ruleset::Family;
 
 use super::place::{Place, pod_v6};
@@ -84,6 +85,17 @@ pub fn ingress(node: Place) -> Vec<Service> {
         door(2, INGRESS_HTTP, pods[0]),
         door(3, INGRESS_HTTPS, pods[1]),
     ]
+}
+
+/// The Service of the ingress that a node's kube-proxy sends a port to.
+#[must_use]
+pub fn door(node: Place, protocol: Protocol, port: u16) -> Option<Service> {
+    if !node.role().is_some_and(Role::is_worker) || protocol != Protocol::Tcp {
+        return None;
+    }
+    ingress(node)
+        .into_iter()
+        .find(|door| door.node_port == port)
 }
 
 /// Services by which a tenant tries to reach isolated ports: one for each port of each node that

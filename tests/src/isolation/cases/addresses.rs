@@ -7,10 +7,12 @@ use config::ports::{API_SERVER, FLANNEL_VXLAN};
 use nodeguard::ruleset::Family;
 use nodeguard::verdict::Reason;
 
-use super::{FAMILIES, Plan, Table, first_hop};
+use super::{FAMILIES, Plan, Table, first_hop, isolated};
+
 use crate::isolation::case::{Drop, Expectation, Group, Means, Sight};
 use crate::isolation::frames::Shape;
-use crate::isolation::place::{Place, link_local, nobodys_pod, unlisted, unmasqueraded};
+use crate::isolation::place::{Place, link_local, nobodys_pod, pod_v6, unlisted, unmasqueraded};
+use crate::isolation::services::door;
 
 const KUBELET: u16 = 10250;
 const ETCD: u16 = 2379;
@@ -19,6 +21,7 @@ pub(super) fn add(table: &mut Table<'_>) {
     for family in FAMILIES {
         unlisted_addresses(table, family);
         pod_side_addresses(table, family);
+        pod_side_from_outside(table, family);
         spoofed(table, family);
         gateway(table, family);
     }
@@ -113,6 +116,34 @@ fn pod_side_addresses(table: &mut Table<'_>, family: Family) {
             dropped(node, Reason::Pod, sight, (family, Protocol::Tcp, KUBELET))
         };
         table.add(plan.port(Protocol::Tcp, KUBELET).expect(expectation));
+    }
+}
+
+/// The same addresses from the wire: no node but the one that has them isolates their ports.
+fn pod_side_from_outside(table: &mut Table<'_>, family: Family) {
+    for node in Place::GUARDED {
+        let to = if node == Place::M1 {
+            node.overlay(family)
+        } else {
+            node.bridge(family)
+        };
+        for (protocol, port) in isolated(node) {
+            let source = Place::Stranger.address(family);
+            let mut plan = with_source(Place::Stranger, node, source, Group::OtherAddresses);
+            plan.to.0 = to;
+            plan = plan.port(protocol, port);
+            if let Some(door) = door(node, protocol, port) {
+                plan.lands = (door.endpoint, door.target_port);
+            }
+            let drop = dropped(node, Reason::Relayed, Sight::Wire, (family, protocol, port));
+            table.add(plan.expect(drop));
+        }
+        // A port that is isolated on other nodes only, or on none.
+        let other = if node == Place::M1 { KUBELET } else { 22 };
+        let source = Place::Stranger.address(family);
+        let mut plan = with_source(Place::Stranger, node, source, Group::OtherAddresses);
+        plan.to.0 = to;
+        table.add(plan.port(Protocol::Udp, other));
     }
 }
 
@@ -213,6 +244,22 @@ fn spoofed(table: &mut Table<'_>, family: Family) {
                 KUBELET,
             );
             add(Place::P1, Place::M1, source, Place::W1, reason, sight, ETCD);
+        }
+        // A pod of another node, where pods may go; one that does not answer the answer.
+        for port in pod_ports.iter().filter(|port| **port == API_SERVER) {
+            let other = match family {
+                Family::V4 => Ipv4Addr::new(10, 244, 2, 200).into(),
+                Family::V6 => pod_v6(2, 200).into(),
+            };
+            add(
+                Place::P1,
+                Place::M1,
+                other,
+                Place::W1,
+                Reason::Spoofed,
+                Sight::Routing,
+                *port,
+            );
         }
         // A pod that says it is somebody from far away.
         let stranger = Place::Stranger.address(family);

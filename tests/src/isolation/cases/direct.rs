@@ -1,7 +1,7 @@
 //! By the main address of a node, with sockets like anybody's.
 
 use config::guard::Protocol;
-use config::ports::{INGRESS_HTTP, INGRESS_HTTPS};
+use config::ports::{FLANNEL_VXLAN, INGRESS_HTTP, INGRESS_HTTPS};
 use nodeguard::ruleset::Family;
 
 use super::{FAMILIES, OPEN_PORTS, Plan, Table, is_peer, isolated};
@@ -33,6 +33,7 @@ pub(super) fn add(table: &mut Table<'_>) {
         }
     }
     between_pods(table);
+    outwards(table);
 }
 
 fn group(from: Place, node: Place) -> Group {
@@ -73,6 +74,32 @@ fn between_pods(table: &mut Table<'_>) {
             for port in [8080, 10250] {
                 let plan = Plan::direct(Group::OpenPorts, from, to, family);
                 table.add(plan.port(Protocol::Tcp, port));
+            }
+        }
+    }
+}
+
+/// Whom the nodes and pods themselves talk to, whatever the port's number: answers come back.
+fn outwards(table: &mut Table<'_>) {
+    let within = [
+        Place::M1,
+        Place::W1,
+        Place::Solo,
+        Place::P1,
+        Place::P2,
+        Place::Sp,
+    ];
+    for from in within {
+        for family in FAMILIES {
+            let ports = [
+                (Protocol::Tcp, 22),
+                (Protocol::Udp, 2379),
+                (Protocol::Udp, 10250),
+                (Protocol::Udp, FLANNEL_VXLAN),
+            ];
+            for (protocol, port) in ports {
+                let plan = Plan::direct(Group::OpenPorts, from, Place::Stranger, family);
+                table.add(plan.port(protocol, port));
             }
         }
     }

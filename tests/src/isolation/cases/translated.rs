@@ -9,7 +9,7 @@ use nodeguard::verdict::Reason;
 use super::{FAMILIES, Plan, Table, is_isolated};
 use crate::isolation::case::{Drop, Expectation, Group, Sight};
 use crate::isolation::place::Place;
-use crate::isolation::services::{KUBERNETES, Service, TO_LOCALHOST, ingress, of_the_tenant};
+use crate::isolation::services::{KUBERNETES, Service, TO_LOCALHOST, door, ingress, of_the_tenant};
 
 /// Senders from outside of every node that has a kube-proxy.
 const OUTSIDE: [Place; 6] = [
@@ -65,14 +65,11 @@ fn translated(
     plan.protocol = service.protocol;
     plan.to = to;
     plan.lands = (service.endpoint, service.target_port);
-    if hit != service.endpoint && service.protocol == Protocol::Tcp {
-        // The endpoint's own kube-proxy sends on what comes to a door of the ingress.
-        let door = ingress(service.endpoint)
-            .into_iter()
-            .find(|door| door.node_port == service.target_port);
-        if let Some(door) = door {
-            plan.lands = (door.endpoint, door.target_port);
-        }
+    // The endpoint's own kube-proxy sends on what comes to a door of the ingress.
+    if hit != service.endpoint
+        && let Some(door) = door(service.endpoint, service.protocol, service.target_port)
+    {
+        plan.lands = (door.endpoint, door.target_port);
     }
     plan
 }
