@@ -91,21 +91,30 @@ impl Guard {
     /// # Errors
     /// If the program has not been built.
     pub fn new(host: &Host, label: &str) -> Result<Self> {
+        Self::inside(&host.namespace, Peer::of(host, "worker"), label)
+    }
+
+    /// The guard of a node that is on no [`crate::namespace::Network`]; otherwise as
+    /// [`Guard::new`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn inside(namespace: &Namespace, node: Peer, label: &str) -> Result<Self> {
         Ok(Self {
             files: Files {
                 cluster: "acme".to_owned(),
-                node: host.name.clone(),
-                role: "worker",
-                addresses: vec![host.v4, host.v6],
+                node: node.name.clone(),
+                role: node.role,
+                addresses: node.addresses.clone(),
                 bpf: "tcx",
                 extra_ports: Vec::new(),
                 more: String::new(),
-                peers: vec![Peer::of(host, "worker")],
+                peers: vec![node],
                 routers: Vec::new(),
             },
             program: binary("nodeguard")?,
             wrapper: Vec::new(),
-            namespace: host.namespace.clone(),
+            namespace: namespace.clone(),
             process: None,
             folder: Folder::new(label)?,
         })
