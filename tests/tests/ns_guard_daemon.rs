@@ -11,16 +11,13 @@ use std::time::{Duration, Instant};
 use harness::flood::{Flood, Transport};
 use harness::folder::{self, Folder};
 use harness::guard::{Guard, Peer};
-use harness::guarded::{KUBELET, OPEN, Scene, echoes};
+use harness::guarded::{KUBELET, MENDED, OPEN, Scene, echoes, pinned_link};
 use harness::namespace::Host;
 use harness::tool::Tool;
 use harness::wait;
 use nix::net::if_::if_nametoindex;
 use nodeguard::bpf::{Device, Mode, Plane, State, teardown};
 use nodeguard::status::{Health, Status};
-
-/// A repair is promised within a second; a busy machine may take longer.
-const MENDED: Duration = Duration::from_secs(5);
 
 /// What `setpriv` is told so that a process cannot use BPF.
 const WITHOUT_BPF: [&str; 3] = ["setpriv", "--bounding-set", "-bpf,-perfmon,-sys_admin"];
@@ -96,7 +93,7 @@ fn a_second_daemon_for_the_same_folder_changes_nothing() {
         fs::remove_file(scene.guard.folder().join("second.log")).unwrap();
     }
     scene.assert_enforced();
-    finish(scene);
+    scene.finish();
 }
 
 // ---- what it refuses ----
@@ -171,7 +168,7 @@ fn bad_files_change_nothing_and_are_told_of() {
     assert_eq!(status.health, Health::Degraded);
     scene.guard.assert_table(&before, "");
     scene.assert_enforced();
-    finish(scene);
+    scene.finish();
 }
 
 #[test]
@@ -238,7 +235,7 @@ fn safeguards_hold_until_they_are_forced() {
     scene.guard.terminate().unwrap();
     scene.guard.start().unwrap();
     assert_eq!(scene.guard.status().unwrap().policy.unwrap().peers, 4);
-    finish(scene);
+    scene.finish();
 }
 
 // ---- what it follows ----
@@ -279,7 +276,7 @@ fn a_removed_peer_is_cut_at_once_and_an_added_one_waits_for_nothing() {
         stream.set_read_timeout(Some(wait::PATIENCE)).unwrap();
         stream.read_exact(&mut back).unwrap();
         assert_eq!(&back, b"more");
-        finish(scene);
+        scene.finish();
     }
 }
 
@@ -333,7 +330,7 @@ fn changed_files_are_noticed() {
         println!("{what}: in force after {:?}", began.elapsed());
     }
     assert!(scene.reaches(&scene.stranger, scene.worker.v4, KUBELET));
-    finish(scene);
+    scene.finish();
 }
 
 // ---- what it mends ----
@@ -364,7 +361,7 @@ fn what_others_do_to_the_table_is_refused_by_the_kernel() {
     let status = scene.guard.status().unwrap();
     assert_eq!(status.daemon.unwrap().repairs.len(), 0);
     assert!(status.nftables.owned);
-    finish(scene);
+    scene.finish();
 }
 
 #[test]
@@ -409,7 +406,7 @@ fn a_table_that_was_changed_while_nobody_owned_it_is_mended_at_the_start() {
             assert_eq!(repairs.get("nftables"), Some(&1), "{line}");
         }
     }
-    finish(scene);
+    scene.finish();
 }
 
 #[test]
@@ -422,7 +419,7 @@ fn a_detached_program_is_attached_again() {
         let status = scene.guard.status().unwrap();
         assert_eq!(status.health, Health::Ok, "{status:?}");
         assert_eq!(status.bpf.devices[0].attached, bpf);
-        let pin = scene.guard.pins().join("links").join(link(&scene, bpf));
+        let pin = scene.pin(bpf);
         let id = || link_id(&pin);
         for times in 1..=3 {
             let old = id().unwrap();
@@ -460,7 +457,7 @@ fn a_detached_program_is_attached_again() {
         let before = scene.guard.dropped("bpf").unwrap();
         scene.assert_enforced();
         assert!(scene.guard.dropped("bpf").unwrap() > before);
-        finish(scene);
+        scene.finish();
     }
 }
 
@@ -498,7 +495,7 @@ fn an_xdp_program_of_somebody_else_stays_and_is_told_of() {
     assert!(text.stdout.contains(why), "{}", text.stdout);
     scene.assert_enforced();
     assert_eq!(shown(&scene).unwrap(), program);
-    finish(scene);
+    scene.finish();
     drop(theirs);
     teardown(&pins).unwrap();
 }
@@ -559,7 +556,7 @@ fn devices_and_addresses_are_followed() {
         "nobody broke anything"
     );
     scene.assert_enforced();
-    finish(scene);
+    scene.finish();
 }
 
 // ---- what it tells ----
@@ -582,14 +579,7 @@ fn without_bpf_nftables_enforces_alone_and_says_so() {
     let text = scene.guard.run(&["status"]).unwrap();
     assert_eq!(text.status.code(), Some(3));
     assert!(text.stdout.contains("CAP_BPF"), "{}", text.stdout);
-    assert!(
-        !scene
-            .guard
-            .pins()
-            .join("links")
-            .join(link(&scene, "tcx"))
-            .exists()
-    );
+    assert!(!scene.pin("tcx").exists());
     let before = scene.guard.dropped("nftables").unwrap();
     scene.assert_enforced();
     assert!(scene.guard.dropped("nftables").unwrap() > before);
@@ -607,7 +597,7 @@ fn without_bpf_nftables_enforces_alone_and_says_so() {
     scene.guard.start().unwrap();
     let status = scene.guard.status().unwrap();
     assert_eq!(status.health, Health::Ok, "{status:?}");
-    finish(scene);
+    scene.finish();
 }
 
 #[test]
@@ -682,7 +672,7 @@ fn every_dropped_packet_is_counted_once_and_under_its_name() {
             scene.guard.start().unwrap();
             assert_eq!(counted(&scene), expected, "{bpf}, restarted");
         }
-        finish(scene);
+        scene.finish();
     }
 }
 
@@ -732,7 +722,7 @@ fn explain_says_what_happens() {
         }
         println!("{bpf}: {asked} packets asked for and sent, {passed} passed");
         assert_eq!((asked, passed), (48, 38));
-        finish(scene);
+        scene.finish();
     }
 }
 
@@ -803,12 +793,6 @@ fn render_is_taken_by_the_nft_program_and_wrong_usage_ends_with_2() {
 
 // ---- helpers ----
 
-/// Ends all enforcement, which must work after every test.
-fn finish(mut scene: Scene) {
-    scene.guard.teardown().unwrap();
-    assert!(!scene.guard.pins().exists());
-}
-
 fn refusals(status: &Status) -> Vec<String> {
     status.daemon.as_ref().unwrap().refused.clone()
 }
@@ -817,34 +801,14 @@ fn drops(guard: &Guard) -> u64 {
     guard.dropped("bpf").unwrap() + guard.dropped("nftables").unwrap()
 }
 
-/// Name of the pin of the worker's `eth0`.
-fn link(scene: &Scene, mode: &str) -> String {
-    let index = scene
-        .worker
-        .namespace
-        .run(|| if_nametoindex("eth0").unwrap());
-    format!("{mode}-{index}")
-}
-
 /// What runs at tcx on the worker's `eth0`.
 fn bpf_program(scene: &Scene) -> u64 {
-    let pin = scene.guard.pins().join("links").join(link(scene, "tcx"));
-    shown(&pin).unwrap()["prog_id"].as_u64().unwrap()
+    let link = pinned_link(&scene.pin("tcx"));
+    link.unwrap()["prog_id"].as_u64().unwrap()
 }
 
 fn link_id(pin: &std::path::Path) -> Option<u64> {
-    shown(pin)?["id"].as_u64()
-}
-
-fn shown(pin: &std::path::Path) -> Option<serde_json::Value> {
-    let words = ["-j", "link", "show", "pinned"];
-    let tool = Tool::new("bpftool").args(words).args([pin]);
-    let output = tool.run().unwrap();
-    let json: serde_json::Value = serde_json::from_str(&output.stdout).ok()?;
-    Some(match json {
-        serde_json::Value::Array(mut all) => all.pop()?,
-        one => one,
-    })
+    pinned_link(pin)?["id"].as_u64()
 }
 
 /// Whether anything comes back: a connection, a refusal, an ICMP error.
