@@ -1,5 +1,7 @@
 //! A guarded worker among others: its master, another cluster's host, and servers on its ports.
 
+pub mod range;
+
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
