@@ -1,10 +1,15 @@
 //! A guarded worker among others: its master, another cluster's host, and servers on its ports.
 
+pub mod range;
+
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
+use nix::net::if_::if_nametoindex;
+use serde_json::Value;
 
 use crate::guard::{Guard, Peer};
 use crate::namespace::{Host, Network};
@@ -14,6 +19,8 @@ use crate::tool::{Output, Tool};
 pub const KUBELET: u16 = 10250;
 /// A port that nobody isolates, with a server behind it.
 pub const OPEN: u16 = 4000;
+/// A repair is promised within a second; a busy machine may take longer.
+pub const MENDED: Duration = Duration::from_secs(5);
 /// How long a connection may take; one that is dropped takes all of it.
 const CONNECTING: Duration = Duration::from_millis(400);
 
@@ -135,6 +142,46 @@ impl Scene {
             .run()
             .expect("it can be started")
     }
+
+    /// Where the link of BPF to the worker's `eth0` is pinned, attached by `mode`: `tcx` or `xdp`.
+    ///
+    /// # Panics
+    /// If the worker has no `eth0`.
+    #[must_use]
+    pub fn pin(&self, mode: &str) -> PathBuf {
+        let index = self
+            .worker
+            .namespace
+            .run(|| if_nametoindex("eth0").expect("a host has an eth0"));
+        let links = self.guard.pins().join("links");
+        links.join(format!("{mode}-{index}"))
+    }
+
+    /// Ends all enforcement, which must work after every test.
+    ///
+    /// # Panics
+    /// If it does not, or if anything stays pinned.
+    #[track_caller]
+    pub fn finish(mut self) {
+        self.guard.teardown().expect("all enforcement ends");
+        assert!(!self.guard.pins().exists(), "BPF stays pinned");
+    }
+}
+
+/// What bpftool says of the link that is pinned there; nothing, if there is none.
+///
+/// # Panics
+/// If bpftool is not installed.
+#[must_use]
+pub fn pinned_link(pin: &Path) -> Option<Value> {
+    let words = ["-j", "link", "show", "pinned"];
+    let tool = Tool::new("bpftool").args(words).args([pin]);
+    let output = tool.run().expect("bpftool is installed");
+    let json: Value = serde_json::from_str(&output.stdout).ok()?;
+    Some(match json {
+        Value::Array(mut all) => all.pop()?,
+        one => one,
+    })
 }
 
 /// Whether what is sent comes back within a moment.

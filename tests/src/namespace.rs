@@ -86,7 +86,7 @@ impl Namespace {
         )
     }
 
-    fn ip(&self, arguments: &[&str]) -> Result<()> {
+    pub(crate) fn ip(&self, arguments: &[&str]) -> Result<()> {
         Tool::new("ip")
             .args(arguments)
             .namespace(Some(self))

@@ -1,7 +1,7 @@
 //! What others send to a guarded host, all the time: packets to every isolated port, and clients
 //! that try to connect.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use config::guard::Protocol;
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrIn6, sendto,
@@ -17,6 +18,7 @@ use nix::sys::socket::{
 use serde_json::Value;
 
 use super::{OPEN_PORT, isolated, isolated_ports, isolated_udp_ports, reach};
+use crate::isolation::frames::{Request, packet};
 use crate::namespace::{Host, Namespace};
 use crate::tool::Tool;
 
@@ -27,9 +29,6 @@ const REST: Duration = Duration::from_millis(1);
 /// How long a client tries before it tries anew: short, or it would miss the first moments of a
 /// network.
 const KNOCK: Duration = Duration::from_millis(50);
-
-const TCP: u8 = 6;
-const UDP: u8 = 17;
 
 /// Packets to every isolated port of a host, TCP and UDP, IPv4 and IPv6, and to an open one, from
 /// the address of another. They go on until this is dropped, whether the host is there or not.
@@ -213,85 +212,66 @@ fn know(host: &Host, other: &Host) -> Result<()> {
     Ok(())
 }
 
-/// One packet to each port; the source ports change from volley to volley.
+/// One packet to each port by IPv4 and by IPv6; the source ports change from volley to volley.
 struct Volley {
-    v4: (Ipv4Addr, Ipv4Addr),
-    v6: (Ipv6Addr, Ipv6Addr),
+    v4: (IpAddr, IpAddr),
+    v6: (IpAddr, IpAddr),
     socket4: OwnedFd,
     socket6: OwnedFd,
 }
 
 impl Volley {
     fn new(from: &Host, target: &Host) -> Result<Self> {
-        let (IpAddr::V4(source4), IpAddr::V4(target4)) = (from.v4, target.v4) else {
-            anyhow::bail!("an IPv4 address is none");
-        };
-        let (IpAddr::V6(source6), IpAddr::V6(target6)) = (from.v6, target.v6) else {
-            anyhow::bail!("an IPv6 address is none");
-        };
         Ok(Self {
-            v4: (source4, target4),
-            v6: (source6, target6),
+            v4: (from.v4, target.v4),
+            v6: (from.v6, target.v6),
             socket4: raw(&from.namespace, AddressFamily::Inet)?,
             socket6: raw(&from.namespace, AddressFamily::Inet6)?,
         })
     }
 
     fn fire(&self, stop: &AtomicBool, sent: &AtomicU64) -> Result<()> {
-        let tcp = isolated_ports().map(|port| (TCP, port));
-        let udp = isolated_udp_ports().map(|port| (UDP, port));
-        let all: Vec<(u8, u16)> = tcp.chain(udp).chain([(TCP, OPEN_PORT)]).collect();
+        let tcp = isolated_ports().map(|port| (Protocol::Tcp, port));
+        let udp = isolated_udp_ports().map(|port| (Protocol::Udp, port));
+        let open = [(Protocol::Tcp, OPEN_PORT)];
+        let all: Vec<(Protocol, u16)> = tcp.chain(udp).chain(open).collect();
         let mut round = 0_u16;
         while !stop.load(Ordering::Relaxed) {
             // Below those that clients take by themselves.
             let source_port = 1024 + round % 30_000;
             round = round.wrapping_add(1);
             for (protocol, port) in &all {
-                let left = self.send(*protocol, source_port, *port)?;
-                sent.fetch_add(left, Ordering::Relaxed);
+                for (source, destination) in [self.v4, self.v6] {
+                    // With the checksums of a true one: what gets through is answered.
+                    let left = self.send(&Request {
+                        source: SocketAddr::new(source, source_port),
+                        destination: SocketAddr::new(destination, *port),
+                        protocol: *protocol,
+                        // Nobody recognises them: they are counted by what others see.
+                        marker: 0x0102_0304,
+                    })?;
+                    sent.fetch_add(left, Ordering::Relaxed);
+                }
             }
             std::thread::sleep(REST);
         }
         Ok(())
     }
 
-    /// By IPv4 and by IPv6; how many of the two have left.
-    fn send(&self, protocol: u8, source_port: u16, port: u16) -> Result<u64> {
-        let (source, target) = self.v4;
-        let addresses = [source.octets(), target.octets()].concat();
-        let segment = segment(protocol, source_port, port, &addresses);
-        let length = u16::try_from(20 + segment.len()).expect("it is short");
-        let mut packet = vec![0x45, 0];
-        packet.extend(length.to_be_bytes());
-        // The kernel fills in the checksum (raw(7)).
-        packet.extend([0, 0, 0x40, 0, 64, protocol, 0, 0]);
-        packet.extend(addresses);
-        packet.extend(segment);
-        let address = SockaddrIn::from(std::net::SocketAddrV4::new(target, 0));
-        let mut left = count(sendto(
-            self.socket4.as_raw_fd(),
-            &packet,
-            &address,
-            MsgFlags::empty(),
-        ))?;
-
-        let (source, target) = self.v6;
-        let addresses = [source.octets(), target.octets()].concat();
-        let segment = self::segment(protocol, source_port, port, &addresses);
-        let length = u16::try_from(segment.len()).expect("it is short");
-        let mut packet = vec![0x60, 0, 0, 0];
-        packet.extend(length.to_be_bytes());
-        packet.extend([protocol, 64]);
-        packet.extend(addresses);
-        packet.extend(segment);
-        let address = SockaddrIn6::from(std::net::SocketAddrV6::new(target, 0, 0, 0));
-        left += count(sendto(
-            self.socket6.as_raw_fd(),
-            &packet,
-            &address,
-            MsgFlags::empty(),
-        ))?;
-        Ok(left)
+    /// How many have left: one or none.
+    fn send(&self, request: &Request) -> Result<u64> {
+        let (packet, flags) = (packet(request), MsgFlags::empty());
+        // A raw socket's port is a protocol, or 0 for what stands in the header (raw(7)).
+        count(match request.destination.ip() {
+            IpAddr::V4(to) => {
+                let to = SockaddrIn::from(SocketAddrV4::new(to, 0));
+                sendto(self.socket4.as_raw_fd(), &packet, &to, flags)
+            }
+            IpAddr::V6(to) => {
+                let to = SockaddrIn6::from(SocketAddrV6::new(to, 0, 0, 0));
+                sendto(self.socket6.as_raw_fd(), &packet, &to, flags)
+            }
+        })
     }
 }
 
@@ -309,32 +289,4 @@ fn raw(namespace: &Namespace, family: AddressFamily) -> Result<OwnedFd> {
     namespace
         .run(|| socket(family, SockType::Raw, flags, SockProtocol::Raw))
         .context("open a raw socket; this needs root")
-}
-
-/// A SYN, or a datagram, with the checksum that makes it a true one: what gets through is answered.
-fn segment(protocol: u8, source_port: u16, port: u16, addresses: &[u8]) -> Vec<u8> {
-    let mut segment = Vec::from(source_port.to_be_bytes());
-    segment.extend(port.to_be_bytes());
-    let checksum_at = if protocol == TCP {
-        // Sequence, no acknowledgement, five words, SYN, window, checksum, no urgent data.
-        segment.extend([1, 2, 3, 4, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0]);
-        16
-    } else {
-        // Length, checksum, and a word.
-        segment.extend([0, 12, 0, 0, b'h', b'e', b'r', b'e']);
-        6
-    };
-    let length = u16::try_from(segment.len()).expect("it is short");
-    let pseudo = [0, protocol];
-    let all = [addresses, &pseudo, &length.to_be_bytes(), &segment].concat();
-    let mut sum: u32 = all
-        .chunks(2)
-        .map(|pair| u32::from(pair[0]) << 8 | pair.get(1).copied().map_or(0, u32::from))
-        .sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    let checksum = !u16::try_from(sum).expect("it was folded");
-    segment[checksum_at..checksum_at + 2].copy_from_slice(&checksum.to_be_bytes());
-    segment
 }

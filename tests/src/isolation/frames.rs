@@ -156,6 +156,16 @@ pub fn frames(shape: Shape, request: &Request, from: Mac, to: Mac) -> Vec<Vec<u8
         .collect()
 }
 
+/// A request without ornament, from its IP header on.
+#[must_use]
+pub fn packet(request: &Request) -> Vec<u8> {
+    let payload = transport(request);
+    match request.source.ip() {
+        IpAddr::V4(_) => v4_packet(request, &[], &payload, 0, 0),
+        IpAddr::V6(_) => v6_packet(request, number(request.protocol), &payload),
+    }
+}
+
 /// The packet that a VXLAN device would send: `inner` wrapped for network 1.
 #[must_use]
 pub fn vxlan(inner: &[u8], outer: &Request, from: Mac, to: Mac) -> Vec<u8> {
@@ -199,7 +209,7 @@ fn v4(shape: Shape, request: &Request) -> Vec<Vec<u8>> {
             let second = v4_packet(request, &[], &payload[8..], 1, 1);
             in_order([first, second], reversed)
         }
-        _ => vec![v4_packet(request, &[], &payload, 0, 0)],
+        _ => vec![packet(request)],
     }
 }
 
@@ -289,7 +299,7 @@ fn v6(shape: Shape, request: &Request) -> Vec<Vec<u8>> {
             let second = fragment(request, DESTINATION_OPTIONS, &body[cut..], cut, false);
             vec![first, second]
         }
-        _ => vec![v6_packet(request, protocol, &payload)],
+        _ => vec![packet(request)],
     }
 }
 
