@@ -58,7 +58,7 @@ fn sets(policy: &Policy) -> Vec<Set> {
         .filter(|(_, port)| policy.pod_ports.contains(port))
         .collect();
     let mut sets = vec![
-        port_set("isolated", &ports(&|_| true)),
+        numbers(isolated.keys().map(|(_, port)| *port).collect()),
         port_set(
             "own_ports",
             &ports(&|owners| owners.iter().any(|owner| owner.covers(policy.role))),
@@ -107,6 +107,21 @@ fn sets(policy: &Policy) -> Vec<Set> {
         elements: counted.clone(),
     }));
     sets
+}
+
+/// The numbers of all isolated ports. What every packet is asked has to be cheap: the kernel keeps
+/// a set of 16-bit numbers as a bitmap. Which protocol's port it is, and whose, later chains ask.
+fn numbers(ports: BTreeSet<u16>) -> Set {
+    Set {
+        name: "port_numbers",
+        key: vec![KeyPart::Port],
+        interval: false,
+        counted: false,
+        elements: ports
+            .into_iter()
+            .map(|port| Element::Value(vec![Datum::Port(port)]))
+            .collect(),
+    }
 }
 
 fn port_set(name: &'static str, ports: &BTreeSet<(Protocol, u16)>) -> Set {
@@ -228,10 +243,15 @@ fn chains(policy: &Policy) -> Vec<Chain> {
                         Verdict::Drop,
                     )
                 },
-                rule("isolated-port", [port_in("isolated")], goto("towards")),
+                rule("isolated-port", [is_numbered()], goto("towards")),
             ],
         ),
-        chain("own", None, own(policy)),
+        chain("delivered", None, delivered(policy)),
+        chain(
+            "own",
+            None,
+            vec![rule("own-port", [port_in("own_ports")], goto("delivered"))],
+        ),
         chain(
             "input",
             Some(Hook::Input),
@@ -241,7 +261,7 @@ fn chains(policy: &Policy) -> Vec<Chain> {
                     [Match::LoopbackDevice],
                     Verdict::Accept,
                 ),
-                rule("input-own-port", [port_in("own_ports")], goto("own")),
+                rule("input-isolated-port", [is_numbered()], goto("own")),
             ],
         ),
         chain(
@@ -249,7 +269,7 @@ fn chains(policy: &Policy) -> Vec<Chain> {
             Some(Hook::Forward),
             vec![rule(
                 "forward-isolated-port",
-                [port_in("isolated")],
+                [is_numbered()],
                 goto("towards"),
             )],
         ),
@@ -258,18 +278,18 @@ fn chains(policy: &Policy) -> Vec<Chain> {
 }
 
 /// What is for an isolated port of this node, with the destination it has in the end.
-fn own(policy: &Policy) -> Vec<Rule> {
+fn delivered(policy: &Policy) -> Vec<Rule> {
     let mut rules = Vec::new();
     // Where pods run, kube-proxy runs, and tenants decide what it does. A mere master has none, and
     // is spared connection tracking.
     if policy.role.is_worker() {
         rules.push(rule(
-            "own-changed",
+            "changed",
             [Match::DestinationChanged],
             goto("through"),
         ));
     }
-    rules.push(rule("own-straight", [], goto("sources")));
+    rules.push(rule("straight", [], goto("sources")));
     rules
 }
 
@@ -383,6 +403,11 @@ fn in_set(fields: impl Into<Vec<Field>>, set: &'static str) -> Match {
         fields: fields.into(),
         set,
     }
+}
+
+/// Whether the destination port's number is that of an isolated port, of whatever protocol.
+fn is_numbered() -> Match {
+    in_set([Field::DestinationPort], "port_numbers")
 }
 
 fn port_in(set: &'static str) -> Match {

@@ -139,10 +139,11 @@ fn without_any_one_condition_of_a_rule_a_case_of_the_matrix_fails() {
             (format!("{name}, condition {}", index + 1), Box::new(mutate))
         })
         .collect();
-    // `towards` asks for ports once more: there they spare everybody else's packets the way.
+    // Later chains ask for ports once more: these spare everybody else's packets the way.
     let equivalent = [
         "isolated-port, condition 1",
         "forward-isolated-port, condition 1",
+        "input-isolated-port, condition 1",
     ];
     check.run("nodeguard-conditions", &mutations, &equivalent);
 }

@@ -6,13 +6,16 @@ use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use config::roles::Role;
 use harness::namespace::Namespace;
 use harness::nftables::{drifted, exclusive, nft, open, script, with_nodes};
 use harness::tool::Tool;
 use harness::wait;
+use nodeguard::compile::compile;
 use nodeguard::nft::drift::Integrity;
 use nodeguard::nft::{Done, Monitor, NftError, Ownership, json, sample, text};
-use nodeguard::ruleset::Match;
+use nodeguard::policy::{Node, Policy};
+use nodeguard::ruleset::{Match, Ruleset};
 
 /// What `nft list table` says, with elements of sets in order: the kernel's is the order of a hash.
 fn listed(namespace: &Namespace) -> String {
@@ -33,19 +36,35 @@ fn listed(namespace: &Namespace) -> String {
 
 #[test]
 fn three_views_make_the_same_table() {
-    let ruleset = sample::ruleset();
+    are_the_same(&sample::ruleset());
+    // What a node of each role really has.
+    for role in Role::ALL {
+        let mut policy = Policy::shut("acme", "w1", Some(role));
+        let addresses = vec!["10.0.0.11".parse().unwrap(), "fd00::11".parse().unwrap()];
+        policy
+            .nodes
+            .insert("w1".to_owned(), Node { role, addresses });
+        let ranges = ["192.0.2.0/28", "2001:db8::/64", "192.0.2.77"];
+        let ranges = ranges.map(|it| it.parse().unwrap()).to_vec();
+        policy.routers.insert("edge".to_owned(), ranges);
+        policy.pods = vec!["10.244.0.0/16".parse().unwrap()];
+        policy.pod_ports = vec![8443];
+        are_the_same(&compile(&policy));
+    }
+}
+
+/// Loads a ruleset in all three views and compares what the kernel then lists.
+fn are_the_same(ruleset: &Ruleset) {
     type Load<'a> = &'a dyn Fn(&Namespace);
     let views: [(&str, Load<'_>); 3] = [
         ("netlink", &|namespace| {
             let mut nft = open(namespace, Ownership::Never);
-            nft.replace(&ruleset).unwrap();
+            nft.replace(ruleset).unwrap();
         }),
-        ("text", &|namespace| {
-            script(namespace, &text::text(&ruleset))
-        }),
+        ("text", &|namespace| script(namespace, &text::text(ruleset))),
         ("JSON", &|namespace| {
             let tool = Tool::new("nft").args(["-j", "-f", "-"]);
-            let input = json::json(&ruleset).to_string();
+            let input = json::json(ruleset).to_string();
             tool.namespace(Some(namespace))
                 .input(input)
                 .succeed()
@@ -59,7 +78,7 @@ fn three_views_make_the_same_table() {
         load(&namespace);
         load(&namespace);
         let mut nft = open(&namespace, Ownership::Never);
-        assert_eq!(drifted(&mut nft, &ruleset), Vec::<String>::new(), "{name}");
+        assert_eq!(drifted(&mut nft, ruleset), Vec::<String>::new(), "{name}");
         let now = (listed(&namespace), namespace.run(json::listing).unwrap());
         let (text, value) = first.get_or_insert_with(|| now.clone());
         assert_eq!(*text, now.0, "{name}");
