@@ -126,10 +126,6 @@ impl Policy {
     /// The policy in one line.
     #[must_use]
     pub fn summary(&self) -> String {
-        let counted = |count: usize, one: &str| match count {
-            1 => format!("1 {one}"),
-            count => format!("{count} {one}s"),
-        };
         format!(
             "{} and {} of {} reach the isolated ports of {}, a {}",
             counted(self.nodes.len(), "node"),
@@ -169,6 +165,14 @@ impl Policy {
     pub fn port_name(&self, protocol: Protocol, port: u16) -> Option<&str> {
         let of = |it: &&GuardedPort| it.port == port && it.protocols().any(|its| its == protocol);
         self.ports.iter().find(of).map(|it| it.name.as_str())
+    }
+}
+
+/// A number of things in words.
+pub(crate) fn counted(count: usize, one: &str) -> String {
+    match count {
+        1 => format!("1 {one}"),
+        count => format!("{count} {one}s"),
     }
 }
 

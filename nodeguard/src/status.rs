@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
+use crate::policy::counted;
+
 /// How a node guard is doing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -153,28 +155,27 @@ impl Status {
         match &self.daemon {
             None => writeln!(out, "daemon    none answers")?,
             Some(daemon) => {
-                let repairs: u64 = daemon.repairs.values().sum();
                 let (version, pid) = (&daemon.version, daemon.pid);
-                writeln!(out, "daemon    {version}, pid {pid}, {repairs} repairs")?;
+                writeln!(
+                    out,
+                    "daemon    {version}, pid {pid}, repairs so far: {}",
+                    daemon.repairs.values().sum::<u64>()
+                )?;
                 for (what, count) in &daemon.repairs {
                     writeln!(out, "            {count} x {what}")?;
                 }
             }
         }
         if let Some(policy) = &self.policy {
-            let PolicyStatus {
-                origin,
-                nodes,
-                routers,
-                peers,
-                ports,
-                ..
-            } = policy;
             writeln!(
                 out,
-                "policy    from {origin}: {nodes} nodes, {routers} routers, {peers} addresses"
+                "policy    from {}: {}, {}, addresses and ranges let in: {}",
+                policy.origin,
+                counted(policy.nodes, "node"),
+                counted(policy.routers, "router"),
+                policy.peers
             )?;
-            writeln!(out, "ports     {}", ports.join(" "))?;
+            writeln!(out, "ports     {}", policy.ports.join(" "))?;
         }
         let enforcing = if self.nftables.enforcing {
             "enforcing"
