@@ -10,7 +10,7 @@ mod report;
 
 pub use idle::{Last, hold, hold_if_open, status_without_daemon};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -49,6 +49,7 @@ pub struct Guard {
     fast: FastPlane,
     drops: Drops,
     repairs: BTreeMap<String, u64>,
+    followed: BTreeMap<String, u64>,
     reloads: Reloads,
     started: SystemTime,
     _lock: Lock,
@@ -130,6 +131,7 @@ impl Guard {
             not_stored: None,
             drops: Drops::default(),
             repairs: BTreeMap::new(),
+            followed: BTreeMap::new(),
             reloads: Reloads {
                 followed: 0,
                 refused: 0,
@@ -345,10 +347,19 @@ impl Guard {
                 .difference(&devices.addresses)
                 .collect();
             tracing::info!(?came, ?went, "addresses of this node");
+            let changes = came.len() + went.len();
+            *self.followed.entry("address".to_owned()).or_default() += changes as u64;
             // nftables asks the kernel whether an address is this node's.
             let tables = Tables::of(&self.policy, &devices.addresses);
             self.fast.loosen(&tables);
             self.fast.tighten(&tables);
+        }
+        let indices = |it: &Devices| it.links.keys().copied().collect::<BTreeSet<u32>>();
+        let changes = indices(&devices)
+            .symmetric_difference(&indices(&self.devices))
+            .count();
+        if changes > 0 {
+            *self.followed.entry("device".to_owned()).or_default() += changes as u64;
         }
         self.devices = devices;
         // Before attaching mends in passing what is to be told of.

@@ -80,6 +80,14 @@ pub fn render(numbers: &Numbers<'_>) -> String {
         page.sample(&[("what", what)], *count);
     }
     page.family(
+        "nodeguard_followed_total",
+        Kind::Counter,
+        "Devices and addresses of the node that came or went and were taken in.",
+    );
+    for (what, count) in status.daemon.iter().flat_map(|daemon| &daemon.followed) {
+        page.sample(&[("what", what)], *count);
+    }
+    page.family(
         "nodeguard_reloads_total",
         Kind::Counter,
         "Reloads of the files, by outcome.",

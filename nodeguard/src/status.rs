@@ -55,6 +55,8 @@ pub struct DaemonStatus {
     pub started: u64,
     /// Repairs since then, by what had happened.
     pub repairs: BTreeMap<String, u64>,
+    /// Devices and addresses that came or went and were taken in, by which.
+    pub followed: BTreeMap<String, u64>,
     /// How the last reload of the files ended: everything that was wrong; empty if nothing was.
     pub refused: Vec<String>,
     /// When that was, in seconds since 1970.

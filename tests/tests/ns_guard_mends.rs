@@ -308,11 +308,14 @@ fn devices_and_addresses_are_followed() {
     scene.guard.wait_for_log(&["went", "10.77.0.99"]).unwrap();
     let status = scene.guard.status().unwrap();
     assert_eq!(status.health, Health::Ok, "{status:?}");
-    assert_eq!(
-        status.daemon.unwrap().repairs.len(),
-        0,
-        "nobody broke anything"
-    );
+    let daemon = status.daemon.unwrap();
+    assert_eq!(daemon.repairs.len(), 0, "nobody broke anything");
+    // Two devices and an address that came and went; devices bring addresses of their own.
+    assert_eq!(daemon.followed["device"], 4);
+    assert!(daemon.followed["address"] >= 2, "{:?}", daemon.followed);
+    let page = scene.guard.page("/metrics").unwrap();
+    let line = "nodeguard_followed_total{what=\"device\"} 4";
+    assert!(page.contains(line), "{page}");
     scene.assert_enforced();
     scene.finish();
 }

@@ -47,6 +47,7 @@ impl Guard {
                 pid: std::process::id(),
                 started: seconds(self.started),
                 repairs: self.repairs.clone(),
+                followed: self.followed.clone(),
                 refused: self.reloads.reasons.clone(),
                 reloaded: seconds(self.reloads.at),
             }),
