@@ -109,21 +109,22 @@ impl Guard {
         // Before anything else is touched: it may belong to somebody.
         let mut nft = Nft::open()?;
         let is_claimed = nft.claim()?;
-        let store = Store::new(&config.state);
-        let stored = stored(&store);
         let now = SystemTime::now();
-        let shut = Policy::shut(&config.cluster, &config.node, Some(config.role));
-        let (policy, origin) = match stored {
-            Some(policy) => (policy, Origin::Stored),
-            None => (shut, Origin::Shut),
-        };
+        let Last {
+            policy,
+            origin,
+            damage,
+        } = Last::good(Some(&config));
+        if let Some(error) = damage {
+            tracing::error!(%error, "the last good policy cannot be read");
+        }
         let mut guard = Self {
             ruleset: compile(&policy),
             nft,
             devices: Devices::list()?,
             fast: FastPlane::load(&config),
             file: file.to_owned(),
-            store,
+            store: Store::new(&config.state),
             policy,
             origin,
             applied: now,
@@ -399,13 +400,4 @@ impl Guard {
     fn repaired(&mut self, what: &str) {
         *self.repairs.entry(what.to_owned()).or_default() += 1;
     }
-}
-
-/// The last good policy. One that cannot be read is as good as none: then everything is shut until
-/// the files are followed.
-fn stored(store: &Store) -> Option<Policy> {
-    store.load().unwrap_or_else(|error| {
-        tracing::error!(%error, "the last good policy cannot be read");
-        None
-    })
 }

@@ -37,6 +37,3 @@ pub use image::Changes;
 pub use plane::{OBJECT_SHA256, Plane, ProgramSize, teardown};
 pub use policy::unparsed;
 pub use tables::{Classes, Flags, Port, Tables, protocol};
-
-/// Where the plane pins what outlives the process, unless told otherwise.
-pub const PINS: &str = "/run/nodeguard/bpf";

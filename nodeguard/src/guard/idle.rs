@@ -26,7 +26,7 @@ pub struct Last {
 }
 
 impl Last {
-    fn good(config: Option<&GuardConfig>) -> Self {
+    pub(super) fn good(config: Option<&GuardConfig>) -> Self {
         let folder = config.map_or_else(|| Path::new(crate::STATE), |config| &config.state);
         let (stored, damage) = match Store::new(folder).load() {
             Ok(stored) => (stored, None),
