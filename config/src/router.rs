@@ -1,11 +1,14 @@
 //! `router.yaml`: the edge's own settings.
 
 mod fields;
+mod registry;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+pub use registry::{EtcdStore, RegistryApi, RegistryConfig, RegistryStore};
 
 use crate::error::ConfigErrors;
 use crate::net::IpRange;
@@ -36,6 +39,8 @@ pub struct RouterConfig {
     pub upgrades: Vec<String>,
     /// Whether each request is logged.
     pub access_log: bool,
+    /// The route registry; absent: routes come from files alone.
+    pub registry: Option<RegistryConfig>,
 }
 
 impl RouterConfig {

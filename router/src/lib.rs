@@ -14,6 +14,7 @@ pub(crate) mod forward;
 pub mod http1;
 pub(crate) mod listen;
 pub mod observe;
+pub mod registry;
 pub mod route;
 pub mod snapshot;
 pub mod tls;

@@ -125,6 +125,7 @@ impl Mapping for RouterConfig {
             limits: limits?,
             upgrades: values(upgrades?),
             access_log: access_log?,
+            registry: None,
         })
     }
 }

@@ -1,0 +1,69 @@
+//! `registry:` in `router.yaml`: the route registry that this router follows and, if it listens,
+//! serves.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// `registry:`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegistryConfig {
+    /// The API's listener; absent: this router follows the registry and serves no API.
+    pub api: Option<RegistryApi>,
+    /// Where routes, zones and tokens are kept.
+    pub store: RegistryStore,
+    /// Folder for what outlives a restart: the embedded store, or the last known routes.
+    pub state: PathBuf,
+    /// How long changes are gathered after one was published; the first is published at once.
+    /// 50 ms.
+    pub batch: Duration,
+    /// How long a key for session tickets is used before the next takes its place; clients resume
+    /// their sessions at every router for at least as long. 6 h.
+    pub ticket_rotation: Duration,
+}
+
+/// `registry.api`: the HTTP API over TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegistryApi {
+    /// Addresses to listen on; at least one.
+    pub addresses: Vec<SocketAddr>,
+    /// PEM file of the API's own certificate chain.
+    pub certificate: PathBuf,
+    /// PEM file of its private key.
+    pub key: PathBuf,
+    /// PEM file of the authorities that sign client certificates; without it only tokens count.
+    pub client_ca: Option<PathBuf>,
+    /// File of the operators' hashed tokens, as `router registry token create --operator` writes
+    /// it.
+    pub operators: Option<PathBuf>,
+    /// File that gets the audit log, one JSON object per line, besides the process's log.
+    pub audit_log: Option<PathBuf>,
+    /// Requests per second that one credential may make, on average over a second. 50.
+    pub requests_per_second: u32,
+    /// Routes that one tenant may hold. 1,000.
+    pub routes_per_tenant: u32,
+}
+
+/// `registry.store`: where the registry's data is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RegistryStore {
+    /// In a file in `state`, for a single router.
+    Embedded,
+    /// In an etcd cluster, for several routers.
+    Etcd(EtcdStore),
+}
+
+/// `registry.store.etcd`: an etcd cluster, over mutual TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EtcdStore {
+    /// `https://` addresses of its members.
+    pub endpoints: Vec<String>,
+    /// PEM file of the authorities that sign the members' certificates.
+    pub ca: PathBuf,
+    /// PEM file of this router's client certificate.
+    pub certificate: PathBuf,
+    /// PEM file of its private key.
+    pub key: PathBuf,
+    /// What all keys begin with. `/gatehouse/`.
+    pub prefix: String,
+}

@@ -1,0 +1,15 @@
+//! The route registry: routes that announce themselves, kept outside of the routers.
+//!
+//! ```text
+//! registrars, operators --HTTPS--> api (auth, claims) --transactions--> store
+//!                                                                        |
+//!                          control (snapshot) <--changes-- follow <--watch
+//! ```
+//!
+//! Every router follows the store; those that listen serve the API as well. Nothing here is on the
+//! request path.
+
+pub mod keys;
+pub mod record;
+pub mod route;
+pub mod store;
