@@ -15,3 +15,4 @@ pub mod keys;
 pub mod record;
 pub mod route;
 pub mod store;
+pub mod view;
