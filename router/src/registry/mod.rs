@@ -9,6 +9,8 @@
 //! Every router follows the store; those that listen serve the API as well. Nothing here is on the
 //! request path.
 
+pub mod api;
+pub mod auth;
 pub mod keys;
 pub mod record;
 pub mod route;
