@@ -11,6 +11,7 @@
 
 pub mod api;
 pub mod claims;
+pub mod auth;
 pub mod keys;
 pub mod record;
 pub mod route;
