@@ -10,8 +10,8 @@
 //! request path.
 
 pub mod api;
-pub mod claims;
 pub mod auth;
+pub mod claims;
 pub mod keys;
 pub mod record;
 pub mod route;
