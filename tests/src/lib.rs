@@ -16,6 +16,7 @@ pub mod backend;
 pub mod ca;
 pub mod client;
 pub mod edge;
+pub mod etcd;
 pub mod flood;
 pub mod folder;
 pub mod guard;
