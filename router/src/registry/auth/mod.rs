@@ -9,6 +9,10 @@
 //! What a caller may do is decided elsewhere (`claims`). All of this runs on the API's own thread;
 //! no worker of the data plane looks at any of it.
 
+pub mod certificate;
 pub mod credential;
+pub mod operators;
+pub mod tokens;
 
-pub use credential::{BearerToken, Caller, Role};
+pub use credential::{BearerToken, Caller, Role, TokenKind};
+pub use tokens::{NewToken, TokenSource, Tokens, new_token};
