@@ -16,4 +16,5 @@ pub mod keys;
 pub mod record;
 pub mod route;
 pub mod store;
+pub mod tickets;
 pub mod view;
