@@ -17,7 +17,11 @@
 //! What follows: a router that was within reach at some time during the last rotation has the key
 //! that encrypts now. A ticket is opened for at least one rotation, and for two at most.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -28,6 +32,9 @@ use super::store::{LeaseId, Put, Range, Revision, Transaction};
 /// Previous, current and next.
 const MOST_EPOCHS: usize = 3;
 const SECRET: usize = 32;
+/// How much longer than a rotation the lease lasts: it runs from before the commit, and a rotation
+/// from after it. More than the deadlines of both calls to the store together.
+const SLACK: Duration = Duration::from_secs(10);
 
 /// Why something is not a set of secrets. Never says what the secrets are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -124,8 +131,8 @@ pub struct TicketState {
     pub revision: Revision,
 }
 
-/// The next secrets, and what commits them: `None` while the present ones are young. `lease` is to
-/// last for one rotation.
+/// The next secrets, and what commits them: `None` while the present ones are young. `lease` lasts
+/// for one rotation.
 ///
 /// A conflict means that another router was first, and that there is nothing left to do.
 #[must_use]

@@ -302,6 +302,8 @@ impl Damage {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn whole_tickets_open_and_damaged_ones_do_not(
         plain in prop::collection::vec(any::<u8>(), 0..600),
