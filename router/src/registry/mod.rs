@@ -20,4 +20,5 @@ pub mod record;
 pub mod route;
 pub mod shared;
 pub mod store;
+pub mod tickets;
 pub mod view;
