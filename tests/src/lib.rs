@@ -17,6 +17,7 @@ pub mod ca;
 pub mod client;
 pub mod clients;
 pub mod edge;
+pub mod etcd;
 pub mod flood;
 pub mod folder;
 pub mod guard;

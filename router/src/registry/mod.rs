@@ -9,7 +9,11 @@
 //! Every router follows the store; those that listen serve the API as well. Nothing here is on the
 //! request path.
 
+pub mod api;
+pub mod auth;
+pub mod claims;
 pub mod keys;
 pub mod record;
 pub mod route;
 pub mod store;
+pub mod view;

@@ -1,0 +1,14 @@
+//! Who is calling the registry's API.
+//!
+//! ```text
+//! client certificate --certificate--+
+//!                                   +--> Caller { id, role } --limits--> handlers --> audit
+//! bearer token --credential, tokens-+
+//! ```
+//!
+//! What a caller may do is decided elsewhere (`claims`). All of this runs on the API's own thread;
+//! no worker of the data plane looks at any of it.
+
+pub mod credential;
+
+pub use credential::{BearerToken, Caller, Role};
