@@ -18,6 +18,7 @@ pub mod client;
 pub mod clients;
 pub mod edge;
 pub mod etcd;
+pub mod faketime;
 pub mod flood;
 pub mod folder;
 pub mod guard;
