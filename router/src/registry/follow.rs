@@ -22,7 +22,7 @@ use super::memory::Memory;
 use super::record::TicketSecrets;
 use super::route::{RegistryUpdate, RouteChange};
 use super::shared::RouteRegistry;
-use super::store::{Batch, Revision, StoreError};
+use super::store::{Batch, StoreError};
 use super::view::{Changes, HostKey};
 
 /// First and longest pause between attempts to reach the store.
@@ -109,6 +109,7 @@ impl<P: Publish> Follower<P> {
                     pause = PAUSES.0;
                     let revision = listing.revision;
                     let changes = self.registry.view().reset(listing);
+                    self.registry.set_listed();
                     self.take(changes);
                     self.tell_unreadable();
                     self.registry.announce_progress(revision);
@@ -292,13 +293,5 @@ impl<P: Publish> Follower<P> {
                 "records of the registry are left out: perhaps a newer version wrote them"
             );
         }
-    }
-}
-
-/// For tests and the status page: how far behind what the store said last.
-impl RouteRegistry {
-    /// The revision that has been followed to.
-    pub fn revision(&self) -> Revision {
-        self.view().revision()
     }
 }

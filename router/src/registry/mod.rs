@@ -22,3 +22,6 @@ pub mod shared;
 pub mod store;
 pub mod tickets;
 pub mod view;
+
+#[cfg(test)]
+mod tests;

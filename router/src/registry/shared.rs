@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::auth::TokenSource;
+use super::record::Token;
 use super::store::{Revision, Store};
 use super::view::View;
 
@@ -16,6 +18,7 @@ pub struct RouteRegistry {
     view: Mutex<View>,
     followed: watch::Sender<Revision>,
     reachable: AtomicBool,
+    listed: AtomicBool,
 }
 
 impl RouteRegistry {
@@ -26,6 +29,7 @@ impl RouteRegistry {
             view: Mutex::default(),
             followed: watch::channel(Revision::default()).0,
             reachable: AtomicBool::new(false),
+            listed: AtomicBool::new(false),
         }
     }
 
@@ -57,8 +61,23 @@ impl RouteRegistry {
         self.followed.send_replace(revision);
     }
 
+    /// The view holds everything that is in the store, not only what was written down for a restart.
+    pub(super) fn set_listed(&self) {
+        self.listed.store(true, Relaxed);
+    }
+
     /// Whether it was the other before.
     pub(super) fn set_reachable(&self, reachable: bool) -> bool {
         self.reachable.swap(reachable, Relaxed) != reachable
+    }
+}
+
+impl TokenSource for RouteRegistry {
+    fn token(&self, id: &str) -> Option<Token> {
+        self.view().token(id).cloned()
+    }
+
+    fn is_ready(&self) -> bool {
+        self.listed.load(Relaxed)
     }
 }

@@ -1,6 +1,7 @@
 //! `/v1/tokens`: what proves a tenant.
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Extension;
 use axum::extract::State;
@@ -12,7 +13,8 @@ use super::problem::Problem;
 use super::responses::{Always, ForNames};
 use super::types::{NewToken, Token, TokenSpec, Tokens};
 use super::valid;
-use crate::registry::auth::Caller;
+use crate::registry::auth::tokens::TOKEN_BYTES;
+use crate::registry::auth::{Caller, TokenKind, new_token};
 use crate::registry::change;
 
 /// Lists tokens, without their secrets
@@ -48,8 +50,22 @@ pub(super) async fn create(
 ) -> Result<(StatusCode, Json<NewToken>), Problem> {
     valid::operator(&caller)?;
     valid::token(&spec)?;
-    let _ = spec;
-    Err(Problem::internal())
+    let mut random = [0; TOKEN_BYTES];
+    if aws_lc_rs::rand::fill(&mut random).is_err() {
+        tracing::error!("the system hands out no random numbers");
+        return Err(Problem::internal());
+    }
+    let new = new_token(TokenKind::Tenant, &random);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.map_or(0, |since| since.as_secs());
+    let expires = spec.expires_in.map(|seconds| now + u64::from(seconds));
+    let record = new.record(&spec.tenant, &spec.note, now, expires);
+    change::create_token(&api.registry, &new.token.id, &record).await?;
+    let token = NewToken {
+        id: new.token.id.clone(),
+        token: new.token.reveal(),
+    };
+    Ok((StatusCode::CREATED, Json(token)))
 }
 
 /// Revokes a token
