@@ -10,6 +10,7 @@
 //! request path.
 
 pub mod api;
+pub mod client;
 pub mod keys;
 pub mod record;
 pub mod route;
