@@ -74,6 +74,27 @@ impl Ca {
     /// # Errors
     /// If a name is none or the key cannot be generated.
     pub fn issue(&self, names: &[&str], kind: KeyKind) -> Result<Leaf> {
+        self.issue_with(names, kind, vec![ExtendedKeyUsagePurpose::ServerAuth])
+    }
+
+    /// As [`Ca::issue`], for servers and clients alike.
+    ///
+    /// # Errors
+    /// As [`Ca::issue`].
+    pub fn issue_mutual(&self, names: &[&str], kind: KeyKind) -> Result<Leaf> {
+        let usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        self.issue_with(names, kind, usages)
+    }
+
+    fn issue_with(
+        &self,
+        names: &[&str],
+        kind: KeyKind,
+        usages: Vec<ExtendedKeyUsagePurpose>,
+    ) -> Result<Leaf> {
         let mut params = CertificateParams::new(
             names
                 .iter()
@@ -83,7 +104,7 @@ impl Ca {
         if let Some(first) = names.first() {
             params.distinguished_name.push(DnType::CommonName, *first);
         }
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.extended_key_usages = usages;
         params.use_authority_key_identifier_extension = true;
         let key = match kind {
             KeyKind::Ecdsa => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?,

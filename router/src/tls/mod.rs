@@ -13,6 +13,7 @@ mod error;
 mod policy;
 #[cfg(test)]
 mod tests;
+mod tickets;
 mod upstream;
 
 pub use accept::{AcceptError, Accepted, accept};
@@ -22,5 +23,6 @@ pub(crate) use directory::{read_chain, read_key};
 pub use entry::CertEntry;
 pub use error::{CertificateError, CertificateErrors, CertificateProblem, Warning, WarningKind};
 pub use policy::TlsPolicy;
+pub use tickets::SharedTickets;
 pub use upstream::{ClientConfigs, UpstreamTlsError};
 pub(crate) use upstream::{authorities, system_authorities};
