@@ -71,7 +71,26 @@ impl TlsClient {
     /// # Errors
     /// If the connection or the handshake fails.
     pub fn connect(&self, address: SocketAddr, name: &str) -> Result<Connection> {
-        let tcp = tcp(address)?;
+        self.handshake(tcp(address)?, name)
+    }
+
+    /// As [`TlsClient::connect`], and waits no longer than `patience` for anything: neither for the
+    /// connection, nor for a read or write later.
+    ///
+    /// # Errors
+    /// If the connection or the handshake fails, or takes too long.
+    pub fn connect_within(
+        &self,
+        address: SocketAddr,
+        name: &str,
+        patience: Duration,
+    ) -> Result<Connection> {
+        let tcp = TcpStream::connect_timeout(&address, patience)
+            .with_context(|| format!("connect to {address}"))?;
+        self.handshake(settle(tcp, patience)?, name)
+    }
+
+    fn handshake(&self, tcp: TcpStream, name: &str) -> Result<Connection> {
         let name = ServerName::try_from(name.to_owned())?;
         let mut session = ClientConnection::new(Arc::clone(&self.config), name)?;
         let mut transport = tcp.try_clone()?;
@@ -95,6 +114,7 @@ impl TlsClient {
         Ok(Connection {
             stream: Transport::Tls(Box::new(StreamOwned::new(session, transport))),
             buffer: Vec::new(),
+            received: 0,
             tcp,
             handshake: Some(handshake),
         })
@@ -106,6 +126,7 @@ impl TlsClient {
 pub struct Connection {
     stream: Transport,
     buffer: Vec<u8>,
+    received: u64,
     tcp: TcpStream,
     handshake: Option<Handshake>,
 }
@@ -176,6 +197,7 @@ impl Connection {
         Ok(Self {
             stream: Transport::Plain(tcp.try_clone()?),
             buffer: Vec::new(),
+            received: 0,
             tcp,
             handshake: None,
         })
@@ -193,6 +215,12 @@ impl Connection {
     /// If the socket is gone.
     pub fn local_address(&self) -> Result<SocketAddr> {
         self.tcp.local_addr().map_err(Into::into)
+    }
+
+    /// Bytes that came so far, without those of TLS itself: what tells an answer that had begun.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.received
     }
 
     /// How long a read may wait from now on.
@@ -347,6 +375,7 @@ impl Connection {
             Ok(0) => Ok(false),
             Ok(length) => {
                 self.buffer.extend_from_slice(&chunk[..length]);
+                self.received += length as u64;
                 Ok(true)
             }
             Err(error) => match error.kind() {
@@ -368,7 +397,10 @@ impl Connection {
 impl Read for Connection {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         if self.buffer.is_empty() {
-            return self.stream.read(buffer);
+            return self
+                .stream
+                .read(buffer)
+                .inspect(|length| self.received += *length as u64);
         }
         let length = buffer.len().min(self.buffer.len());
         buffer[..length].copy_from_slice(&self.buffer[..length]);
@@ -414,9 +446,13 @@ impl Write for Transport {
 
 fn tcp(address: SocketAddr) -> Result<TcpStream> {
     let tcp = TcpStream::connect(address).with_context(|| format!("connect to {address}"))?;
+    settle(tcp, READ_PATIENCE)
+}
+
+fn settle(tcp: TcpStream, patience: Duration) -> Result<TcpStream> {
     tcp.set_nodelay(true)?;
-    tcp.set_read_timeout(Some(READ_PATIENCE))?;
-    tcp.set_write_timeout(Some(READ_PATIENCE))?;
+    tcp.set_read_timeout(Some(patience))?;
+    tcp.set_write_timeout(Some(patience))?;
     Ok(tcp)
 }
 
