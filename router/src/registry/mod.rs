@@ -13,6 +13,7 @@ pub mod api;
 pub mod auth;
 pub mod change;
 pub mod claims;
+pub mod client;
 pub mod follow;
 pub mod keys;
 pub mod memory;

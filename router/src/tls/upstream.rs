@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use config::route::{self, UpstreamTrust};
@@ -77,12 +77,12 @@ impl ClientConfigs {
                     file: file.clone(),
                     source,
                 })?;
-                self.verifier(authorities(&pem, file)?).map_err(|reason| {
-                    UpstreamTlsError::InvalidAuthorities {
+                authorities(&pem)
+                    .and_then(|roots| self.verifier(roots))
+                    .map_err(|reason| UpstreamTlsError::InvalidAuthorities {
                         file: file.clone(),
                         reason,
-                    }
-                })?
+                    })?
             }
             UpstreamTrust::System => self.system_verifier()?,
             UpstreamTrust::InsecureAcceptAny => Arc::new(AcceptAny(Arc::clone(&self.provider))),
@@ -111,19 +111,8 @@ impl ClientConfigs {
         if let Some(verifier) = self.system.get() {
             return Ok(Arc::clone(verifier));
         }
-        let found = rustls_native_certs::load_native_certs();
-        let mut roots = RootCertStore::empty();
-        // Some systems carry authorities that webpki cannot parse; the others still count.
-        roots.add_parsable_certificates(found.certs);
-        if roots.is_empty() {
-            let reason = match found.errors.first() {
-                Some(error) => error.to_string(),
-                None => "there are none (Debian: package ca-certificates)".into(),
-            };
-            return Err(UpstreamTlsError::NoSystemAuthorities(reason));
-        }
         let verifier = self
-            .verifier(roots)
+            .verifier(system_authorities()?)
             .map_err(UpstreamTlsError::NoSystemAuthorities)?;
         Ok(Arc::clone(self.system.get_or_init(|| verifier)))
     }
@@ -143,23 +132,35 @@ impl Default for ClientConfigs {
 
 /// Every certificate of a PEM text, each of which has to be usable: one that is skipped in silence
 /// is an outage later.
-fn authorities(pem: &[u8], file: &Path) -> Result<RootCertStore, UpstreamTlsError> {
-    let invalid = |reason: String| UpstreamTlsError::InvalidAuthorities {
-        file: file.into(),
-        reason,
-    };
+pub(crate) fn authorities(pem: &[u8]) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     for (at, certificate) in CertificateDer::pem_slice_iter(pem).enumerate() {
-        let certificate = certificate.map_err(|error| invalid(format!("invalid PEM: {error}")))?;
+        let certificate = certificate.map_err(|error| format!("invalid PEM: {error}"))?;
         roots
             .add(certificate)
-            .map_err(|error| invalid(format!("certificate {}: {error}", at + 1)))?;
+            .map_err(|error| format!("certificate {}: {error}", at + 1))?;
     }
     if roots.is_empty() {
-        Err(invalid("holds no certificate".into()))
+        Err("holds no certificate".into())
     } else {
         Ok(roots)
     }
+}
+
+/// The certificate authorities that this system trusts.
+pub(crate) fn system_authorities() -> Result<RootCertStore, UpstreamTlsError> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    // Some systems carry authorities that webpki cannot parse; the others still count.
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        let reason = match found.errors.first() {
+            Some(error) => error.to_string(),
+            None => "there are none (Debian: package ca-certificates)".into(),
+        };
+        return Err(UpstreamTlsError::NoSystemAuthorities(reason));
+    }
+    Ok(roots)
 }
 
 /// Accepts whatever the endpoint shows. Reachable only through
