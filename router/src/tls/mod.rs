@@ -21,4 +21,4 @@ pub use certificates::CertificateStore;
 pub use entry::CertEntry;
 pub use error::{CertificateError, CertificateErrors, CertificateProblem, Warning, WarningKind};
 pub use policy::TlsPolicy;
-pub use upstream::{ClientConfigs, UpstreamTlsError};
+pub use upstream::{ClientConfigs, Trust, UpstreamTlsError};
