@@ -4,6 +4,9 @@
 //! in, first out: the others age and are closed before the ingress closes them (its default is
 //! 75 s), which is what makes a request on a dying connection rare.
 
+#[cfg(test)]
+mod tests;
+
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -294,6 +297,22 @@ impl Pools {
         };
         self.upstreams.borrow_mut().insert(upstream.id, known);
         states
+    }
+
+    /// How many upstreams and endpoints are remembered.
+    #[cfg(test)]
+    fn known(&self) -> (usize, usize) {
+        (self.upstreams.borrow().len(), self.endpoints.borrow().len())
+    }
+
+    /// Which endpoints of an upstream rest.
+    #[cfg(test)]
+    fn rests(&self, upstream: &Arc<Upstream>) -> Vec<bool> {
+        let states = self.states(upstream);
+        let rests = states
+            .iter()
+            .map(|it| it.rests_until.get() > self.timers.now());
+        rests.collect()
     }
 
     /// xorshift64 (Marsaglia, 2003): spreads load; nothing secret hangs on it.
