@@ -77,13 +77,17 @@ fn table(routes: &[ListedRoute]) -> String {
 fn row(route: &ListedRoute) -> [String; 6] {
     let endpoints: Vec<_> = route.endpoints.iter().map(ToString::to_string).collect();
     let security = if route.tls { "+tls" } else { "" };
+    let from = match (&route.file, route.line) {
+        (Some(file), Some(line)) => format!("{}:{line}", file.display()),
+        _ => route.source.to_owned(),
+    };
     [
         route.host.clone(),
         route.tenant.clone(),
         route.upstream.clone(),
         format!("{}{security}", route.protocol),
         endpoints.join(","),
-        format!("{}:{}", route.file.display(), route.line),
+        from,
     ]
 }
 
@@ -100,8 +104,9 @@ mod tests {
             protocol: "http1",
             tls,
             endpoints: vec!["127.0.0.1:1".parse().unwrap(), "[::1]:2".parse().unwrap()],
-            file: "routes.d/acme.yaml".into(),
-            line: 6,
+            source: "file",
+            file: Some("routes.d/acme.yaml".into()),
+            line: Some(6),
         };
         let text = table(&[
             route("a.example.org", true),

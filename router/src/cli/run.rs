@@ -15,8 +15,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{ConfigArgs, FAILED, OK};
 use crate::admin::Admin;
-use crate::control::Control;
 use crate::control::watch::watch;
+use crate::control::{Control, drop_superseded};
 use crate::observe::logging;
 use crate::observe::metrics::Registry;
 use crate::worker::{self, Drain};
@@ -120,6 +120,7 @@ fn control_thread(
             }
             Err(error) => tracing::error!(%error, "reloading does not work"),
         }
+        drop(tokio::spawn(drop_superseded(Arc::clone(&control))));
         if let Some(listener) = listener {
             let serving = page::serve(listener, move |request| admin.respond(request));
             tokio::spawn(async move {

@@ -210,6 +210,10 @@ pub struct ControlMetrics {
     endpoints_unhealthy: AtomicU64,
     /// 0 is none.
     ticket_epoch: AtomicU64,
+    registry_routes: AtomicU64,
+    registry_left_out: AtomicU64,
+    registry_batches: AtomicU64,
+    registry_changes: AtomicU64,
 }
 
 /// What a published snapshot holds, for the metrics.
@@ -225,6 +229,21 @@ pub struct SnapshotSize {
     pub certificates: u64,
     /// When the first of them expires; `None` without certificates.
     pub soonest_expiry: Option<SystemTime>,
+}
+
+/// What is in force after a change of the registry, for the metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RegistrySize {
+    /// The snapshot's generation.
+    pub generation: u64,
+    /// Host rules, those of files included.
+    pub routes: u64,
+    /// Upstreams, those of files included.
+    pub upstreams: u64,
+    /// Host rules of the registry.
+    pub registry_routes: u64,
+    /// Routes that the registry announces and that are not in force.
+    pub left_out: u64,
 }
 
 impl ControlMetrics {
@@ -249,6 +268,22 @@ impl ControlMetrics {
     /// The epoch whose key encrypts session tickets from now on.
     pub fn ticket_epoch(&self, epoch: u64) {
         self.ticket_epoch.store(epoch, Relaxed);
+    }
+
+    /// What the registry said was taken in, and with it so many routes came, changed or went.
+    pub fn registry_applied(&self, changes: u64, size: RegistrySize) {
+        self.registry_batches.fetch_add(1, Relaxed);
+        self.registry_changes.fetch_add(changes, Relaxed);
+        self.registry_size(size);
+    }
+
+    /// What is in force of the registry, after a change of the files.
+    pub fn registry_size(&self, size: RegistrySize) {
+        self.generation.store(size.generation, Relaxed);
+        self.routes.store(size.routes, Relaxed);
+        self.upstreams.store(size.upstreams, Relaxed);
+        self.registry_routes.store(size.registry_routes, Relaxed);
+        self.registry_left_out.store(size.left_out, Relaxed);
     }
 
     /// A configuration was refused; the one before stays in force.
@@ -570,7 +605,7 @@ fn render_control(page: &mut Page, control: &ControlMetrics) {
     );
     page.gauge(
         "router_upstreams",
-        "Upstreams in force.",
+        "Upstreams in force, and those of routes of the registry that are left out.",
         load(&control.upstreams),
     );
     page.gauge(
@@ -587,6 +622,26 @@ fn render_control(page: &mut Page, control: &ControlMetrics) {
         "router_ticket_epoch",
         "Epoch of the shared secrets that encrypts session tickets; 0 while there is none.",
         load(&control.ticket_epoch),
+    );
+    page.gauge(
+        "router_registry_routes",
+        "Host rules in force that the registry announces.",
+        load(&control.registry_routes),
+    );
+    page.gauge(
+        "router_registry_left_out",
+        "Routes that the registry announces and that are not in force: see /config.",
+        load(&control.registry_left_out),
+    );
+    page.counter(
+        "router_registry_batches_total",
+        "Batches of changes that were taken from the registry.",
+        load(&control.registry_batches),
+    );
+    page.counter(
+        "router_registry_changes_total",
+        "Routes of the registry that came, changed or went.",
+        load(&control.registry_changes),
     );
     let expiry = load(&control.soonest_expiry);
     if expiry != 0 {

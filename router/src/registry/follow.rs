@@ -20,10 +20,11 @@ use tokio::time::Instant;
 
 use super::memory::Memory;
 use super::record::TicketSecrets;
-use super::route::{RegistryUpdate, RouteChange};
+use super::route::RouteChange;
 use super::shared::RouteRegistry;
 use super::store::{Batch, StoreError};
 use super::view::{Changes, HostKey};
+use crate::control::RegistryUpdate;
 
 /// First and longest pause between attempts to reach the store.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));

@@ -24,5 +24,5 @@ pub use entry::CertEntry;
 pub use error::{CertificateError, CertificateErrors, CertificateProblem, Warning, WarningKind};
 pub use policy::TlsPolicy;
 pub use tickets::SharedTickets;
-pub use upstream::{ClientConfigs, UpstreamTlsError};
+pub use upstream::{ClientConfigs, Trust, UpstreamTlsError};
 pub(crate) use upstream::{authorities, system_authorities};
