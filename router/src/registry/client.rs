@@ -33,7 +33,7 @@ pub use error::{ClientError, Problem};
 pub use events::ServerEvent;
 
 use connection::{Connection, Question};
-pub(crate) use connection::told;
+pub(crate) use connection::{connect, told};
 use events::EventParser;
 
 /// How long a call may take, connection included, unless the caller sets another deadline.
