@@ -207,6 +207,9 @@ pub struct ControlMetrics {
     soonest_expiry: AtomicU64,
     routes: AtomicU64,
     upstreams: AtomicU64,
+    endpoints_unhealthy: AtomicU64,
+    /// 0 is none.
+    ticket_epoch: AtomicU64,
 }
 
 /// What a published snapshot holds, for the metrics.
@@ -236,6 +239,16 @@ impl ControlMetrics {
         self.certificates.store(size.certificates, Relaxed);
         self.soonest_expiry
             .store(size.soonest_expiry.map_or(0, unix_seconds), Relaxed);
+    }
+
+    /// So many endpoints fail their checks now.
+    pub fn endpoints_unhealthy(&self, count: u64) {
+        self.endpoints_unhealthy.store(count, Relaxed);
+    }
+
+    /// The epoch whose key encrypts session tickets from now on.
+    pub fn ticket_epoch(&self, epoch: u64) {
+        self.ticket_epoch.store(epoch, Relaxed);
     }
 
     /// A configuration was refused; the one before stays in force.
@@ -564,6 +577,16 @@ fn render_control(page: &mut Page, control: &ControlMetrics) {
         "router_certificates",
         "Server certificates in force.",
         load(&control.certificates),
+    );
+    page.gauge(
+        "router_endpoints_unhealthy",
+        "Endpoints that fail this router's checks and are passed over.",
+        load(&control.endpoints_unhealthy),
+    );
+    page.gauge(
+        "router_ticket_epoch",
+        "Epoch of the shared secrets that encrypts session tickets; 0 while there is none.",
+        load(&control.ticket_epoch),
     );
     let expiry = load(&control.soonest_expiry);
     if expiry != 0 {

@@ -17,6 +17,7 @@
 //! What follows: a router that was within reach at some time during the last rotation has the key
 //! that encrypts now. A ticket is opened for at least one rotation, and for two at most.
 
+mod keeper;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +25,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use bytes::Bytes;
+pub use keeper::{Rotated, Rotation, RotationError, TicketFeed, keep, rotate};
 
 use super::keys::{TICKET_FRESH, TICKET_SECRETS};
 use super::record::{TicketEpoch, TicketSecrets};
@@ -131,6 +133,14 @@ pub struct TicketState {
     pub revision: Revision,
 }
 
+impl TicketState {
+    /// Whether it is too early for other secrets.
+    #[must_use]
+    pub fn is_young(&self) -> bool {
+        self.fresh && self.secrets.is_some()
+    }
+}
+
 /// The next secrets, and what commits them: `None` while the present ones are young. `lease` lasts
 /// for one rotation.
 ///
@@ -141,7 +151,7 @@ pub fn plan(
     lease: LeaseId,
     random: [[u8; SECRET]; 2],
 ) -> Option<(TicketSecrets, Transaction)> {
-    if state.fresh && state.secrets.is_some() {
+    if state.is_young() {
         return None;
     }
     let secrets = next(state.secrets.as_ref(), random);

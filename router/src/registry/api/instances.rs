@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
 
 use super::Api;
@@ -13,7 +14,9 @@ use super::responses::{Always, ForNames};
 use super::types::{Announced, Announcement, Instance, Instances, ListQuery};
 use super::valid;
 use crate::registry::auth::Caller;
+use crate::registry::auth::audit::{Change, Unchanged};
 use crate::registry::change::{self, Announce};
+use crate::registry::store::Revision;
 
 /// Lists the instances that announce
 #[utoipa::path(get, path = "/v1/instances", tag = "instances", params(ListQuery),
@@ -72,7 +75,7 @@ pub(super) async fn put(
     Extension(caller): Extension<Caller>,
     Path((tenant, instance)): Path<(String, String)>,
     Json(announcement): Json<Announcement>,
-) -> Result<Json<Announced>, Problem> {
+) -> Result<Response, Problem> {
     let request = Announce {
         tenant: valid::acting_for(&caller, &tenant)?,
         instance: valid::label("instance", &instance)?,
@@ -81,9 +84,18 @@ pub(super) async fn put(
         credential: &caller.id,
         most: api.routes_per_tenant,
     };
-    change::announce(&api.registry, &*api.files, &announcement, request)
-        .await
-        .map(Json)
+    let (owner, name) = (request.tenant.into(), request.instance.to_owned());
+    let done = change::announce(&api.registry, &*api.files, &announcement, request).await?;
+    if done.renewed {
+        return Ok((Extension(Unchanged), Json(done)).into_response());
+    }
+    let change = Change {
+        tenant: Some(owner),
+        action: Some("announce"),
+        object: Some(name),
+        revision: Some(Revision(done.revision)),
+    };
+    Ok((Extension(change), Json(done)).into_response())
 }
 
 /// Withdraws everything that an instance announced
@@ -96,9 +108,15 @@ pub(super) async fn delete(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Path((tenant, instance)): Path<(String, String)>,
-) -> Result<StatusCode, Problem> {
+) -> Result<(StatusCode, Extension<Change>), Problem> {
     let tenant = valid::acting_for(&caller, &tenant)?;
     let instance = valid::label("instance", &instance)?;
-    change::withdraw(&api.registry, tenant, instance).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let revision = change::withdraw(&api.registry, tenant, instance).await?;
+    let change = Change {
+        tenant: Some(tenant.into()),
+        action: Some("withdraw"),
+        object: Some(instance.to_owned()),
+        revision: Some(revision),
+    };
+    Ok((StatusCode::NO_CONTENT, Extension(change)))
 }

@@ -15,8 +15,8 @@ use super::responses::{Always, ForConditions, ForNames};
 use super::types::{ListQuery, Route, RouteSpec, Routes, TenantQuery};
 use super::valid;
 use crate::registry::auth::Caller;
+use crate::registry::auth::audit::Change;
 use crate::registry::change::{self, Expect, PutRoute, etag, represent};
-use crate::registry::store::Revision;
 
 /// Lists routes
 ///
@@ -110,13 +110,21 @@ pub(super) async fn put(
         most: api.routes_per_tenant,
         by_operator: caller.is_operator(),
     };
-    let (_, put) = change::put_route(&api.registry, &*api.files, request).await?;
+    let (revision, put) = change::put_route(&api.registry, &*api.files, request).await?;
     let status = if put.created {
         StatusCode::CREATED
     } else {
         StatusCode::OK
     };
-    Ok(answer(status, Some(&put.etag), put.route))
+    let mut response = answer(status, Some(&put.etag), put.route);
+    let change = Change {
+        tenant: Some(tenant.into()),
+        action: Some("put-route"),
+        object: Some(host.to_string()),
+        revision: Some(revision),
+    };
+    response.extensions_mut().insert(change);
+    Ok(response)
 }
 
 /// Deletes a route that was put
@@ -131,12 +139,18 @@ pub(super) async fn delete(
     Extension(caller): Extension<Caller>,
     Path(host): Path<String>,
     headers: HeaderMap,
-) -> Result<StatusCode, Problem> {
+) -> Result<(StatusCode, Extension<Change>), Problem> {
     let host = valid::host(&host)?;
     let tenant = caller.tenant().map(|own| &**own);
     let expect = expectation(&headers)?;
-    let _: Revision = change::delete_route(&api.registry, tenant, &host, &expect).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let revision = change::delete_route(&api.registry, tenant, &host, &expect).await?;
+    let change = Change {
+        tenant: caller.tenant().cloned(),
+        action: Some("delete-route"),
+        object: Some(host.to_string()),
+        revision: Some(revision),
+    };
+    Ok((StatusCode::NO_CONTENT, Extension(change)))
 }
 
 fn answer(status: StatusCode, etag: Option<&str>, route: Route) -> Response {

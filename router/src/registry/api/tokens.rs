@@ -13,6 +13,7 @@ use super::problem::Problem;
 use super::responses::{Always, ForNames};
 use super::types::{NewToken, Token, TokenSpec, Tokens};
 use super::valid;
+use crate::registry::auth::audit::Change;
 use crate::registry::auth::tokens::TOKEN_BYTES;
 use crate::registry::auth::{Caller, TokenKind, new_token};
 use crate::registry::change;
@@ -47,7 +48,7 @@ pub(super) async fn create(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Json(spec): Json<TokenSpec>,
-) -> Result<(StatusCode, Json<NewToken>), Problem> {
+) -> Result<(StatusCode, Extension<Change>, Json<NewToken>), Problem> {
     valid::operator(&caller)?;
     valid::token(&spec)?;
     let mut random = [0; TOKEN_BYTES];
@@ -60,12 +61,18 @@ pub(super) async fn create(
     let now = now.map_or(0, |since| since.as_secs());
     let expires = spec.expires_in.map(|seconds| now + u64::from(seconds));
     let record = new.record(&spec.tenant, &spec.note, now, expires);
-    change::create_token(&api.registry, &new.token.id, &record).await?;
+    let revision = change::create_token(&api.registry, &new.token.id, &record).await?;
+    let change = Change {
+        tenant: Some(spec.tenant.into()),
+        action: Some("create-token"),
+        object: Some(new.token.id.clone()),
+        revision: Some(revision),
+    };
     let token = NewToken {
         id: new.token.id.clone(),
         token: new.token.reveal(),
     };
-    Ok((StatusCode::CREATED, Json(token)))
+    Ok((StatusCode::CREATED, Extension(change), Json(token)))
 }
 
 /// Revokes a token
@@ -78,12 +85,18 @@ pub(super) async fn revoke(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
-) -> Result<StatusCode, Problem> {
+) -> Result<(StatusCode, Extension<Change>), Problem> {
     valid::operator(&caller)?;
     let digits = id.len() == 16 && id.bytes().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'));
     if !digits {
         return Err(Problem::not_found("there is no such token"));
     }
-    change::revoke_token(&api.registry, &id).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let revision = change::revoke_token(&api.registry, &id).await?;
+    let change = Change {
+        action: Some("revoke-token"),
+        object: Some(id),
+        revision: Some(revision),
+        ..Change::default()
+    };
+    Ok((StatusCode::NO_CONTENT, Extension(change)))
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::State;
+use config::route::HostMatch;
 use http::StatusCode;
 
 use super::Api;
@@ -13,7 +14,9 @@ use super::responses::{Always, ForNames};
 use super::types::{TenantQuery, Zone, ZoneSpec, Zones};
 use super::valid;
 use crate::registry::auth::Caller;
+use crate::registry::auth::audit::Change;
 use crate::registry::change;
+use crate::registry::store::Revision;
 
 /// Lists zones
 #[utoipa::path(get, path = "/v1/zones", tag = "zones", params(TenantQuery),
@@ -52,12 +55,12 @@ pub(super) async fn put(
     Extension(caller): Extension<Caller>,
     Path((tenant, pattern)): Path<(String, String)>,
     Json(spec): Json<ZoneSpec>,
-) -> Result<(StatusCode, Json<Zone>), Problem> {
+) -> Result<(StatusCode, Extension<Change>, Json<Zone>), Problem> {
     valid::operator(&caller)?;
     let tenant = valid::label("tenant", &tenant)?;
     let pattern = valid::host(&pattern)?;
     let zone = valid::zone(&spec)?;
-    let (_, created) = change::put_zone(&api.registry, tenant, &pattern, &zone).await?;
+    let (revision, created) = change::put_zone(&api.registry, tenant, &pattern, &zone).await?;
     let status = if created {
         StatusCode::CREATED
     } else {
@@ -69,7 +72,8 @@ pub(super) async fn put(
         addresses: zone.addresses.iter().map(ToString::to_string).collect(),
         shared: zone.shared,
     };
-    Ok((status, Json(shown)))
+    let change = leased(tenant, "lease-zone", &pattern, revision);
+    Ok((status, Extension(change), Json(shown)))
 }
 
 /// Takes a zone back
@@ -83,10 +87,21 @@ pub(super) async fn delete(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Path((tenant, pattern)): Path<(String, String)>,
-) -> Result<StatusCode, Problem> {
+) -> Result<(StatusCode, Extension<Change>), Problem> {
     valid::operator(&caller)?;
     let tenant = valid::label("tenant", &tenant)?;
     let pattern = valid::host(&pattern)?;
-    change::delete_zone(&api.registry, tenant, &pattern).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let revision = change::delete_zone(&api.registry, tenant, &pattern).await?;
+    let change = leased(tenant, "take-zone-back", &pattern, revision);
+    Ok((StatusCode::NO_CONTENT, Extension(change)))
+}
+
+/// What the audit log tells of a zone.
+fn leased(tenant: &str, action: &'static str, pattern: &HostMatch, revision: Revision) -> Change {
+    Change {
+        tenant: Some(tenant.into()),
+        action: Some(action),
+        object: Some(pattern.to_string()),
+        revision: Some(revision),
+    }
 }
