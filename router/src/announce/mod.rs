@@ -8,6 +8,7 @@
 //!
 //! `state` decides, with `health` and `schedule`; `daemon` ties the rest to it.
 
+pub mod check;
 pub mod health;
 pub mod schedule;
 pub mod state;

@@ -32,8 +32,8 @@ pub use credentials::{Credentials, Proof};
 pub use error::{ClientError, Problem};
 pub use events::ServerEvent;
 
-pub(crate) use connection::told;
 use connection::{Connection, Question};
+pub(crate) use connection::{connect, told};
 use events::EventParser;
 
 /// How long a call may take, connection included, unless the caller sets another deadline.

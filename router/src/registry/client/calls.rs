@@ -13,7 +13,7 @@ use super::connection::Question;
 use super::{Answer, Client, ClientError, DEADLINE, Events, MAX_ANSWER, MAX_LIST, tag_of};
 use crate::registry::api::types::{
     Announced, Announcement, Health, Instance, Instances, NewToken, Route, RouteSpec, Routes,
-    TokenSpec, Tokens, ZoneSpec, Zones,
+    TokenSpec, Tokens, Zone, ZoneSpec, Zones,
 };
 
 /// Entries per page.
@@ -132,9 +132,9 @@ impl Client {
         tenant: &str,
         pattern: &str,
         zone: &ZoneSpec,
-    ) -> Result<(), ClientError> {
+    ) -> Result<Tagged<Zone>, ClientError> {
         let question = with_body(Method::PUT, zone_path(tenant, pattern), zone);
-        self.call(question, MAX_ANSWER, DEADLINE).await.map(drop)
+        self.tagged(question).await
     }
 
     /// Takes names back.
@@ -210,7 +210,10 @@ impl Client {
         Err(self.unexpected("a list without an end".to_owned()))
     }
 
-    async fn tagged(&self, question: Question) -> Result<Tagged<Route>, ClientError> {
+    async fn tagged<T: DeserializeOwned>(
+        &self,
+        question: Question,
+    ) -> Result<Tagged<T>, ClientError> {
         let answer = self.call(question, MAX_ANSWER, DEADLINE).await?;
         Ok(Tagged {
             value: self.parse(&answer)?,

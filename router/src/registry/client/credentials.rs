@@ -15,6 +15,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
 use super::ClientError;
+use crate::registry::auth::BearerToken;
 use crate::tls::{authorities, read_chain, read_key, system_authorities};
 
 /// Bytes of a token file at most; a token has 85.
@@ -155,12 +156,8 @@ fn bearer(file: &Path) -> Result<HeaderValue, ClientError> {
             format!("holds a token and can be read by others (mode {mode:04o}): chmod go= it"),
         ));
     }
-    let token = text.trim();
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    if token.is_empty() || !token.bytes().all(plain) {
-        return Err(wrong(file, "holds no token: one line ghr_… or gho_…"));
-    }
-    let mut value = HeaderValue::try_from(format!("Bearer {token}"))
+    let token = BearerToken::parse(text.trim()).map_err(|error| wrong(file, error))?;
+    let mut value = HeaderValue::try_from(format!("Bearer {}", token.reveal()))
         .expect("letters, digits and underscores can stand in a field");
     // Keeps it out of debug output.
     value.set_sensitive(true);
@@ -177,6 +174,7 @@ fn wrong(file: &Path, reason: impl ToString) -> ClientError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registry::client::scripted::token;
     use std::os::unix::fs::PermissionsExt as _;
 
     fn file(folder: &Path, text: &str, mode: u32) -> PathBuf {
@@ -189,8 +187,9 @@ mod tests {
     #[test]
     fn a_token_is_read_without_the_end_of_its_line_and_never_shown() {
         let folder = tempfile::tempdir().unwrap();
-        let value = bearer(&file(folder.path(), "ghr_00_11\n", 0o600)).unwrap();
-        assert_eq!(value, "Bearer ghr_00_11");
+        let token = token(1);
+        let value = bearer(&file(folder.path(), &format!("{token}\n"), 0o600)).unwrap();
+        assert_eq!(value, format!("Bearer {token}"));
         assert_eq!(format!("{value:?}"), "Sensitive");
     }
 
@@ -198,7 +197,7 @@ mod tests {
     fn a_token_that_others_can_read_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         for mode in [0o640, 0o604, 0o660, 0o620] {
-            let error = bearer(&file(folder.path(), "ghr_00_11", mode)).unwrap_err();
+            let error = bearer(&file(folder.path(), &token(1), mode)).unwrap_err();
             let error = error.to_string();
             assert!(error.contains(&format!("mode {mode:04o}")), "{error}");
         }
@@ -207,13 +206,11 @@ mod tests {
     #[test]
     fn what_is_no_token_is_refused_without_being_shown() {
         let folder = tempfile::tempdir().unwrap();
-        for text in ["", "\n", "two words", "line\nline", "Bearer: x"] {
+        for text in ["", "\n", "ghr_1_2", &format!("{0}\n{0}", token(1))] {
             let error = bearer(&file(folder.path(), text, 0o600)).unwrap_err();
             let error = error.to_string();
-            assert!(
-                error.ends_with("holds no token: one line ghr_… or gho_…"),
-                "{error}"
-            );
+            assert!(error.contains("not a token of this registry: "), "{error}");
+            assert!(!error.contains(&token(1)[21..]), "{error}");
         }
         let error = bearer(folder.path()).unwrap_err().to_string();
         assert!(error.ends_with("is not a regular file"), "{error}");

@@ -28,6 +28,11 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{Client, Credentials, Proof};
 
+/// A tenant's token, one for each number.
+pub(crate) fn token(number: u8) -> String {
+    format!("ghr_{number:016x}_{number:064x}")
+}
+
 /// A throw-away authority, and what it signed, in a folder.
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -72,7 +77,7 @@ impl Authority {
     pub(crate) fn token(&self) -> Credentials {
         Credentials {
             ca: Some(self.ca()),
-            proof: Proof::Token(self.secret("token", "ghr_0_1\n")),
+            proof: Proof::Token(self.secret("token", &token(1))),
         }
     }
 
