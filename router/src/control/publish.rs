@@ -15,6 +15,7 @@ use super::intern::Ids;
 use super::load::load;
 use crate::observe::metrics::Registry;
 use crate::snapshot::Snapshot;
+use crate::tls::SharedTickets;
 
 /// Errors and warnings logged per load, before the rest is only counted.
 const MAX_LOGGED: usize = 50;
@@ -168,6 +169,11 @@ impl Control {
     /// Where the snapshot in force is published.
     pub fn published(&self) -> &Arc<ArcSwap<Snapshot>> {
         &self.published
+    }
+
+    /// The keys of session tickets, if the process was started with a registry.
+    pub fn shared_tickets(&self) -> Option<SharedTickets> {
+        self.published.load().certificates.shared_tickets().cloned()
     }
 
     /// The settings the process was started with.

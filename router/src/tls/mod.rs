@@ -13,6 +13,7 @@ mod error;
 mod policy;
 #[cfg(test)]
 mod tests;
+mod tickets;
 mod upstream;
 
 pub use accept::{AcceptError, Accepted, accept};
@@ -21,4 +22,5 @@ pub use certificates::CertificateStore;
 pub use entry::CertEntry;
 pub use error::{CertificateError, CertificateErrors, CertificateProblem, Warning, WarningKind};
 pub use policy::TlsPolicy;
+pub use tickets::SharedTickets;
 pub use upstream::{ClientConfigs, UpstreamTlsError};

@@ -2,6 +2,7 @@
 //! and methods that the API does not have.
 
 use std::error::Error;
+use std::time::Duration;
 
 use axum::extract::rejection::{
     BytesRejection, FailedToBufferBody, JsonRejection, PathRejection, QueryRejection,
@@ -12,8 +13,14 @@ use http::request::Parts;
 use http::{StatusCode, Uri};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::timeout;
 
 use super::problem::{Problem, reason};
+
+/// How long a body may take to arrive, an extension of requests. Shorter than the deadline of the
+/// request as a whole, so that the answer says which of both it was. Without it, 5 s.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyDeadline(pub Duration);
 
 /// Bytes of a refusal's words that are answered.
 const LONGEST_WORDS: usize = 500;
@@ -30,12 +37,22 @@ pub struct Query<T>(pub T);
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Path<T>(pub T);
 
+impl Default for BodyDeadline {
+    fn default() -> Self {
+        Self(Duration::from_secs(5))
+    }
+}
+
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let json = axum::Json::from_request(request, state).await;
-        json.map(|axum::Json(value)| Self(value)).map_err(of_json)
+        let deadline = request.extensions().get().copied();
+        let BodyDeadline(deadline) = deadline.unwrap_or_default();
+        match timeout(deadline, axum::Json::from_request(request, state)).await {
+            Ok(json) => json.map(|axum::Json(value)| Self(value)).map_err(of_json),
+            Err(_) => Err(too_slow(deadline)),
+        }
     }
 }
 
@@ -115,6 +132,14 @@ fn of_json(rejection: JsonRejection) -> Problem {
 pub(in crate::registry) fn too_large() -> Problem {
     let detail = "the body is longer than 256 KiB";
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, reason::TOO_LARGE, detail)
+}
+
+fn too_slow(deadline: Duration) -> Problem {
+    let detail = format!(
+        "the body did not arrive within {} s",
+        deadline.as_secs_f32()
+    );
+    Problem::new(StatusCode::REQUEST_TIMEOUT, reason::TOO_SLOW, detail)
 }
 
 /// The words of the error behind the rejection: which field, and what is wrong with it. serde
@@ -330,5 +355,16 @@ mod tests {
         let body = Body::from_stream(broken);
         let problem = problem(ask("PUT", "/things", "application/json", body).await).await;
         assert_eq!((problem.status, &*problem.reason), (400, "invalid"));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_never_ends_is_not_waited_for() {
+        let never = tokio_stream::pending::<Result<Vec<u8>, std::io::Error>>();
+        let request = Request::builder().method("PUT").uri("/things");
+        let request = request.header(CONTENT_TYPE, "application/json");
+        let request = request.extension(BodyDeadline(Duration::from_millis(1)));
+        let request = request.body(Body::from_stream(never)).unwrap();
+        let problem = problem(app().oneshot(request).await.unwrap()).await;
+        assert_eq!((problem.status, &*problem.reason), (408, "too-slow"));
     }
 }

@@ -26,6 +26,8 @@ pub mod reason {
     pub const WITHIN_ANOTHER_TENANTS_SUFFIX: &str = "within-another-tenants-suffix";
     /// 409: the name stands in a file of the routers.
     pub const STANDS_IN_A_FILE: &str = "stands-in-a-file";
+    /// 409: the zone overlaps with another tenant's, and not both are shared.
+    pub const ZONES_OVERLAP: &str = "zones-overlap";
     /// 409: the tenant holds as many routes as it may.
     pub const TOO_MANY_ROUTES: &str = "too-many-routes";
     /// 412: it is not as `If-Match` or `If-None-Match` wants it.
@@ -62,6 +64,8 @@ pub struct Problem {
     pub reason: &'static str,
     /// For people: what is wrong, and what to do about it. Names no other tenant and no secret.
     pub detail: String,
+    /// The host rule that it is about, where a request holds several.
+    pub host: Option<String>,
     /// Seconds after which it may be tried again, as `Retry-After`.
     pub retry_after: Option<u32>,
 }
@@ -81,6 +85,9 @@ pub struct ProblemBody {
     pub detail: String,
     /// For programs: a stable token.
     pub reason: String,
+    /// The host rule that it is about, where a request holds several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
 }
 
 /// The [`reason`] of an answer, among its extensions: for the audit log.
@@ -94,8 +101,16 @@ impl Problem {
             status,
             reason,
             detail: detail.into(),
+            host: None,
             retry_after: None,
         }
+    }
+
+    /// The same, about one host rule of several.
+    #[must_use]
+    pub fn about(mut self, host: impl ToString) -> Self {
+        self.host = Some(host.to_string());
+        self
     }
 
     /// The same, to be tried again after so many seconds.
@@ -171,6 +186,7 @@ impl Problem {
             status: self.status.as_u16(),
             detail: self.detail.clone(),
             reason: self.reason.to_owned(),
+            host: self.host.clone(),
         }
     }
 }
