@@ -143,7 +143,7 @@ impl Default for ClientConfigs {
 
 /// Every certificate of a PEM text, each of which has to be usable: one that is skipped in silence
 /// is an outage later.
-fn authorities(pem: &[u8], file: &Path) -> Result<RootCertStore, UpstreamTlsError> {
+pub(crate) fn authorities(pem: &[u8], file: &Path) -> Result<RootCertStore, UpstreamTlsError> {
     let invalid = |reason: String| UpstreamTlsError::InvalidAuthorities {
         file: file.into(),
         reason,
