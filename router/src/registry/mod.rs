@@ -20,6 +20,7 @@ pub mod memory;
 pub mod record;
 pub mod route;
 pub mod shared;
+pub mod server;
 pub mod store;
 pub mod tickets;
 pub mod view;

@@ -18,6 +18,7 @@ mod upstream;
 
 pub use accept::{AcceptError, Accepted, accept};
 pub use certificate::{Algorithm, ServedCertificate};
+pub(crate) use certificate::{parse_chain, parse_key};
 pub use certificates::CertificateStore;
 pub(crate) use directory::{read_chain, read_key};
 pub use entry::CertEntry;
