@@ -490,7 +490,6 @@ impl State {
     }
 
     /// Routes that are announced as far as is known, unless their time has run out.
-    #[must_use]
     pub fn held(&self, now: Instant) -> impl Iterator<Item = usize> {
         let alive = self.remaining(now).is_some();
         let held = self.held.as_ref().filter(|_| alive);
