@@ -6,12 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use rustls::pki_types::ServerName;
+use rustls::client::WantsClientCert;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{
-    ClientConfig, ClientConnection, NamedGroup, ProtocolVersion, RootCertStore, StreamOwned,
+    ClientConfig, ClientConnection, ConfigBuilder, NamedGroup, ProtocolVersion, RootCertStore,
+    StreamOwned,
 };
 
-use crate::ca::Ca;
+use crate::ca::{Ca, Leaf};
 
 /// How long a read waits before the test is failed: far beyond what a slow machine needs.
 const READ_PATIENCE: Duration = Duration::from_secs(30);
@@ -42,16 +45,24 @@ impl TlsClient {
     /// Never: the provider supports its own default versions.
     #[must_use]
     pub fn new(ca: &Ca, alpn: &[&str]) -> Self {
-        let mut roots = RootCertStore::empty();
-        roots
-            .add(ca.der().clone())
-            .expect("our own authority is a certificate");
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("the provider supports the default versions")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let builder = trusting(ca);
+        Self::with(builder.with_no_client_auth(), alpn)
+    }
+
+    /// As [`TlsClient::new`], with a certificate that says who we are.
+    ///
+    /// # Errors
+    /// If the certificate or its key cannot be read.
+    pub fn with_identity(ca: &Ca, identity: &Leaf, alpn: &[&str]) -> Result<Self> {
+        let chain = CertificateDer::pem_slice_iter(identity.chain.as_bytes())
+            .collect::<Result<_, _>>()
+            .context("our certificate")?;
+        let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).context("our key")?;
+        let builder = trusting(ca);
+        Ok(Self::with(builder.with_client_auth_cert(chain, key)?, alpn))
+    }
+
+    fn with(mut config: ClientConfig, alpn: &[&str]) -> Self {
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         // Each handshake in full: a resumed one shows no certificate.
         config.resumption = rustls::client::Resumption::disabled();
@@ -442,6 +453,18 @@ impl Write for Transport {
             Self::Tls(it) => it.flush(),
         }
     }
+}
+
+fn trusting(ca: &Ca) -> ConfigBuilder<ClientConfig, WantsClientCert> {
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(ca.der().clone())
+        .expect("our own authority is a certificate");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider supports the default versions")
+        .with_root_certificates(roots)
 }
 
 fn tcp(address: SocketAddr) -> Result<TcpStream> {

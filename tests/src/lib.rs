@@ -19,6 +19,7 @@ pub mod clients;
 pub mod edge;
 pub mod etcd;
 pub mod faketime;
+pub mod fleet;
 pub mod flood;
 pub mod folder;
 pub mod guard;

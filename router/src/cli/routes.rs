@@ -60,13 +60,17 @@ fn listed(routes: &[ListedRoute]) -> String {
 fn row(route: &ListedRoute) -> [String; 6] {
     let endpoints: Vec<_> = route.endpoints.iter().map(ToString::to_string).collect();
     let security = if route.tls { "+tls" } else { "" };
+    let from = match (&route.file, route.line) {
+        (Some(file), Some(line)) => format!("{}:{line}", file.display()),
+        _ => route.source.to_owned(),
+    };
     [
         route.host.clone(),
         route.tenant.clone(),
         route.upstream.clone(),
         format!("{}{security}", route.protocol),
         endpoints.join(","),
-        format!("{}:{}", route.file.display(), route.line),
+        from,
     ]
 }
 
@@ -83,8 +87,9 @@ mod tests {
             protocol: "http1",
             tls,
             endpoints: vec!["127.0.0.1:1".parse().unwrap(), "[::1]:2".parse().unwrap()],
-            file: "routes.d/acme.yaml".into(),
-            line: 6,
+            source: "file",
+            file: Some("routes.d/acme.yaml".into()),
+            line: Some(6),
         };
         let text = listed(&[
             route("a.example.org", true),

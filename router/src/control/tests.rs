@@ -1,5 +1,8 @@
 //! Loading, interning, publishing and watching, with real files.
 
+mod registry;
+mod registry_beside_files;
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -47,6 +50,10 @@ impl Files {
         let (new, file) = (self.path("written.tmp"), self.path(name));
         fs::write(&new, text).unwrap();
         fs::rename(new, file).unwrap();
+    }
+
+    pub(crate) fn remove(&self, name: &str) {
+        fs::remove_file(self.path(name)).unwrap();
     }
 
     /// Writes `router.yaml`, with more lines at its end.

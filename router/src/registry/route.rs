@@ -41,11 +41,3 @@ pub enum RouteChange {
     /// There is no route any more.
     Gone(HostMatch),
 }
-
-/// STUB until TABLE lands
-pub enum RegistryUpdate {
-    /// all
-    Reset(Vec<Arc<RegistryRoute>>),
-    /// some
-    Changes(Vec<RouteChange>),
-}

@@ -1,11 +1,7 @@
 //! TLS towards the tenants' clusters: whom to trust, and under which name.
 
-use std::fs;
-use std::io;
-use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use config::route::{self, UpstreamTrust};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -25,28 +21,26 @@ pub struct ClientConfigs {
     system: OnceLock<Arc<WebPkiServerVerifier>>,
 }
 
+/// What proves an endpoint's identity, with all that is needed to check it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Trust<'a> {
+    /// A certificate that one of these authorities signed, in PEM.
+    Authorities(&'a [u8]),
+    /// A certificate that one of the system's authorities signed.
+    System,
+    /// Nothing does.
+    InsecureAcceptAny,
+}
+
 /// Why an upstream cannot be spoken to by TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamTlsError {
     /// Neither a DNS name nor an address.
     #[error("server name {0:?} is neither a DNS name nor an address")]
     InvalidServerName(String),
-    /// The file of certificate authorities could not be read.
-    #[error("{}: cannot be read: {source}", file.display())]
-    Unreadable {
-        /// The file.
-        file: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The file of certificate authorities is of no use.
-    #[error("{}: {reason}", file.display())]
-    InvalidAuthorities {
-        /// The file.
-        file: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
+    /// The certificate authorities are of no use.
+    #[error("certificate authorities: {0}")]
+    InvalidAuthorities(String),
     /// The system has no certificate authorities.
     #[error("the system's certificate authorities cannot be used: {0}")]
     NoSystemAuthorities(String),
@@ -64,28 +58,21 @@ impl ClientConfigs {
     /// The configurations for one upstream, with a session cache of their own: a session of one
     /// tenant is never offered to another's endpoints.
     ///
-    /// Reads the file of certificate authorities, if one is named, every time.
-    ///
     /// # Errors
-    /// When the server name is not one, or the certificate authorities cannot be had.
-    pub fn for_upstream(&self, tls: &route::UpstreamTls) -> Result<UpstreamTls, UpstreamTlsError> {
-        let server_name = ServerName::try_from(tls.server_name.clone())
-            .map_err(|_| UpstreamTlsError::InvalidServerName(tls.server_name.clone()))?;
-        let verifier: Arc<dyn ServerCertVerifier> = match &tls.trust {
-            UpstreamTrust::Ca(file) => {
-                let pem = fs::read(file).map_err(|source| UpstreamTlsError::Unreadable {
-                    file: file.clone(),
-                    source,
-                })?;
-                authorities(&pem)
-                    .and_then(|roots| self.verifier(roots))
-                    .map_err(|reason| UpstreamTlsError::InvalidAuthorities {
-                        file: file.clone(),
-                        reason,
-                    })?
-            }
-            UpstreamTrust::System => self.system_verifier()?,
-            UpstreamTrust::InsecureAcceptAny => Arc::new(AcceptAny(Arc::clone(&self.provider))),
+    /// When the server name is not one, or the certificate authorities are of no use.
+    pub fn for_upstream(
+        &self,
+        server_name: &str,
+        trust: Trust<'_>,
+    ) -> Result<UpstreamTls, UpstreamTlsError> {
+        let server_name = ServerName::try_from(server_name.to_owned())
+            .map_err(|_| UpstreamTlsError::InvalidServerName(server_name.to_owned()))?;
+        let verifier: Arc<dyn ServerCertVerifier> = match trust {
+            Trust::Authorities(pem) => authorities(pem)
+                .and_then(|roots| self.verifier(roots))
+                .map_err(UpstreamTlsError::InvalidAuthorities)?,
+            Trust::System => self.system_verifier()?,
+            Trust::InsecureAcceptAny => Arc::new(AcceptAny(Arc::clone(&self.provider))),
         };
         Ok(UpstreamTls {
             http1: Arc::new(self.config(Arc::clone(&verifier), b"http/1.1")),
@@ -163,8 +150,7 @@ pub(crate) fn system_authorities() -> Result<RootCertStore, UpstreamTlsError> {
     Ok(roots)
 }
 
-/// Accepts whatever the endpoint shows. Reachable only through
-/// [`UpstreamTrust::InsecureAcceptAny`].
+/// Accepts whatever the endpoint shows. Reachable only through [`Trust::InsecureAcceptAny`].
 #[derive(Debug)]
 struct AcceptAny(Arc<CryptoProvider>);
 

@@ -8,7 +8,7 @@ mod http2;
 mod pool;
 mod stream;
 
-pub use endpoint::{Endpoint, Upstream, UpstreamTls};
+pub use endpoint::{Endpoint, Retired, Upstream, UpstreamTls};
 pub(crate) use http2::{OutBody, OutFrame};
 pub(crate) use pool::{Active, Lease, NoEndpoint, Pools, Tried};
 pub(crate) use stream::Stream;

@@ -1,7 +1,6 @@
 //! A GET that must be answered with 200 to 399.
 
 use bytes::Bytes;
-use config::route::{UpstreamTls, UpstreamTrust};
 use http::header::{ACCEPT, CONNECTION, HOST, USER_AGENT};
 use http::{HeaderValue, Request, StatusCode, Uri};
 use http_body_util::Empty;
@@ -12,7 +11,7 @@ use tokio_rustls::TlsConnector;
 
 use super::CheckError;
 use crate::registry::client::{connect, told};
-use crate::tls::ClientConfigs;
+use crate::tls::{ClientConfigs, Trust};
 
 /// Bytes that the head of an answer may have; its body is not read.
 const HEAD_BYTES: usize = 32 << 10;
@@ -45,12 +44,8 @@ pub(super) async fn get(url: &str) -> Result<(), CheckError> {
         .map_err(|error| odd(&error.to_string()))?;
     let tcp = connect(host, port).await.map_err(CheckError::Http)?;
     let status = if tls {
-        let wanted = UpstreamTls {
-            server_name: host.to_owned(),
-            trust: UpstreamTrust::InsecureAcceptAny,
-        };
         let tls = ClientConfigs::new()
-            .for_upstream(&wanted)
+            .for_upstream(host, Trust::InsecureAcceptAny)
             .map_err(|error| odd(&error.to_string()))?;
         let stream = TlsConnector::from(tls.http1)
             .connect(tls.server_name, tcp)

@@ -5,6 +5,7 @@
 //!              401       429        500        (changes)
 //! ```
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use http::header::{AUTHORIZATION, CACHE_CONTROL};
 use http::{HeaderMap, HeaderValue, Method};
 
 use super::audit::{AuditEvent, AuditLog, Change, Unchanged};
-use super::certificate::CertificateIdentity;
+use super::certificate::{CertificateIdentity, NoIdentity};
 use super::credential::{BearerToken, Caller};
 use super::limits::{Demand, Exceeded, Limits, Permit, Source};
 use super::tokens::{TokenRefused, Tokens};
@@ -37,8 +38,8 @@ const WATCH: &str = "/v1/watch";
 pub struct Peer {
     /// Where it comes from.
     pub address: SocketAddr,
-    /// Who its client certificate says it is.
-    pub certificate: Option<CertificateIdentity>,
+    /// Who its client certificate says it is, if it showed one that our authorities signed.
+    pub certificate: Option<Result<CertificateIdentity, NoIdentity>>,
 }
 
 /// A place that the answer's body holds until it has been sent; an extension of answers.
@@ -81,6 +82,11 @@ async fn pass(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> 
 }
 
 impl Guard {
+    /// Whether a failure of a peer is worth a line in the log; counts it.
+    pub(in crate::registry) fn may_complain(&self, peer: SocketAddr) -> bool {
+        self.limits.count_failure(Source::of(peer)).is_ok()
+    }
+
     async fn answer(
         self: Arc<Self>,
         mut request: Request,
@@ -111,7 +117,7 @@ impl Guard {
             }
             Err(NotKnown::Refused(why)) => {
                 self.limits.count_failure(source).map_err(turned_away)?;
-                tracing::info!(peer = %peer.address, reason = why, "caller is not known");
+                tracing::info!(peer = %peer.address, reason = %why, "caller is not known");
                 return Err(Problem::unauthenticated(why));
             }
         };
@@ -162,10 +168,10 @@ impl Guard {
 }
 
 /// Why nobody is known to call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum NotKnown {
     /// The credential is missing or no good.
-    Refused(&'static str),
+    Refused(Cow<'static, str>),
     /// It cannot be told yet.
     NotReady(TokenRefused),
 }
@@ -174,30 +180,30 @@ enum NotKnown {
 /// to choose.
 fn authenticate(
     tokens: &Tokens,
-    certificate: Option<&CertificateIdentity>,
+    certificate: Option<&Result<CertificateIdentity, NoIdentity>>,
     headers: &HeaderMap,
     now: SystemTime,
 ) -> Result<Caller, NotKnown> {
-    let refused = |why| Err(NotKnown::Refused(why));
+    let refused = |why: &'static str| Err(NotKnown::Refused(why.into()));
     let by_token = match bearer(headers) {
         None => None,
         Some(Err(why)) => return refused(why),
         Some(Ok(token)) => Some(tokens.check(&token, now).map_err(|error| match error {
-            TokenRefused::Unknown => NotKnown::Refused("the token is not known"),
-            TokenRefused::Expired => NotKnown::Refused("the token has expired"),
             TokenRefused::NotReady => NotKnown::NotReady(error),
+            refused => NotKnown::Refused(refused.to_string().into()),
         })?),
     };
     match (certificate, by_token) {
         (None, None) => refused("a client certificate or a bearer token is needed"),
-        (None, Some(caller)) => Ok(caller),
-        (Some(certificate), _) if has_expired(certificate, now) => {
+        (Some(Err(nobody)), None) => Err(NotKnown::Refused(nobody.to_string().into())),
+        (None | Some(Err(_)), Some(caller)) => Ok(caller),
+        (Some(Ok(certificate)), _) if has_expired(certificate, now) => {
             refused("the client certificate has expired; connect with the new one")
         }
-        (Some(certificate), Some(caller)) if caller.role != certificate.caller.role => {
+        (Some(Ok(certificate)), Some(caller)) if caller.role != certificate.caller.role => {
             refused("the client certificate and the token stand for different callers")
         }
-        (Some(certificate), _) => Ok(certificate.caller.clone()),
+        (Some(Ok(certificate)), _) => Ok(certificate.caller.clone()),
     }
 }
 

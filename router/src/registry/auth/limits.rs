@@ -152,6 +152,11 @@ impl Limits {
         })
     }
 
+    /// Requests that are open now, watches apart.
+    pub fn open(&self) -> u32 {
+        self.open.load(Relaxed)
+    }
+
     /// A request that needs no credential.
     ///
     /// # Errors
@@ -169,6 +174,14 @@ impl Limits {
     pub fn count_failure(&self, source: Source) -> Result<(), Exceeded> {
         let rate = self.failures.get(&source, || exact(FAILURES_INTERVAL));
         count(&rate, FAILURES, FAILURES_INTERVAL)
+    }
+}
+
+impl Permit {
+    /// What it was given for.
+    #[must_use]
+    pub fn demand(&self) -> Demand {
+        self.demand
     }
 }
 

@@ -72,9 +72,9 @@ pub async fn announce(
             Err(error) => return Err(error.into()),
         }
     }
-    for (host, _) in &request.routes {
-        if let Some(why) = files.file_owner(host, tenant) {
-            return Err(stands_in_a_file(host, &why));
+    for (host, source) in &request.routes {
+        if let Some(why) = files.file_owner(host, tenant, source.shared) {
+            return Err(stands_in_a_file(host, &why, false));
         }
     }
     refuse_too_many(registry, &request)?;

@@ -15,6 +15,7 @@ use super::api::problem::{Problem, reason};
 use super::claims::Refusal;
 use super::shared::RouteRegistry;
 use super::store::{Committed, Listing, Range, Revision, StoreError, Transaction};
+use crate::control::Control;
 
 pub use announce::{Announce, announce, withdraw};
 pub use routes::{Expect, PutRoute, RoutePut, delete_route, etag, put_route, represent};
@@ -28,8 +29,9 @@ const TRANSACTION_ITEMS: usize = 120;
 
 /// Who stands in the routers' files: those names are nobody's to claim.
 pub trait FileNames: Send + Sync {
-    /// Why a tenant may not claim a name, if a file is the reason.
-    fn file_owner(&self, host: &HostMatch, tenant: &str) -> Option<String>;
+    /// Why a tenant may not claim a name, shared or not, if a file is the reason. For operators: it
+    /// names the file, and perhaps another tenant.
+    fn file_owner(&self, host: &HostMatch, tenant: &str, shared: bool) -> Option<String>;
 }
 
 /// What a decision comes to.
@@ -133,6 +135,20 @@ fn refused(host: &HostMatch, refusal: &Refusal, to_operator: bool) -> Problem {
     problem.about(host)
 }
 
-fn stands_in_a_file(host: &HostMatch, why: &str) -> Problem {
-    Problem::conflict(reason::STANDS_IN_A_FILE, format!("{host}: {why}")).about(host)
+fn stands_in_a_file(host: &HostMatch, why: &str, to_operator: bool) -> Problem {
+    let detail = if to_operator {
+        format!("{host}: {why}")
+    } else {
+        format!(
+            "{host} stands in a file of the routers, or within what a file gives to another tenant"
+        )
+    };
+    Problem::conflict(reason::STANDS_IN_A_FILE, detail).about(host)
+}
+
+impl FileNames for Control {
+    fn file_owner(&self, host: &HostMatch, tenant: &str, shared: bool) -> Option<String> {
+        let conflict = Self::file_owner(self, host, tenant, shared);
+        conflict.map(|conflict| conflict.to_string())
+    }
 }

@@ -64,8 +64,8 @@ pub async fn put_route(
     request: PutRoute<'_>,
 ) -> Result<(Revision, RoutePut), Problem> {
     let PutRoute { tenant, host, .. } = request;
-    if let Some(why) = files.file_owner(host, tenant) {
-        return Err(stands_in_a_file(host, &why));
+    if let Some(why) = files.file_owner(host, tenant, request.source.shared) {
+        return Err(stands_in_a_file(host, &why, request.by_operator));
     }
     let (held, holds) = {
         let view = registry.view();

@@ -12,12 +12,13 @@ use http::{HeaderMap, Request};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
+use crate::control::RegistryUpdate;
 use crate::registry::api::{Api, app};
 use crate::registry::auth::{Caller, Role};
 use crate::registry::change::FileNames;
 use crate::registry::follow::{Follower, Publish};
 use crate::registry::record::TicketSecrets;
-use crate::registry::route::{RegistryRoute, RegistryUpdate, RouteChange};
+use crate::registry::route::{RegistryRoute, RouteChange};
 use crate::registry::shared::RouteRegistry;
 use crate::registry::store::{Embedded, Revision, Store};
 
@@ -45,7 +46,7 @@ struct Recorder(Arc<Mutex<BTreeMap<String, Arc<RegistryRoute>>>>);
 struct OneFile;
 
 impl FileNames for OneFile {
-    fn file_owner(&self, host: &HostMatch, _: &str) -> Option<String> {
+    fn file_owner(&self, host: &HostMatch, _: &str, _: bool) -> Option<String> {
         (host.to_string() == "file.a.example.org").then(|| "stands in routes.d/x.yaml".to_owned())
     }
 }
@@ -76,6 +77,8 @@ impl Publish for Recorder {
     fn tickets(&mut self, _: Option<&TicketSecrets>, _: bool) {}
 
     fn reachable(&mut self, _: bool) {}
+
+    fn followed(&mut self, _: Revision) {}
 }
 
 pub(super) fn tenant(name: &str) -> Caller {

@@ -11,13 +11,16 @@ use tokio::net::TcpListener;
 
 use super::schedule::{Job, Spec, State};
 use super::*;
+use crate::upstream::endpoint::Retired;
 
 fn endpoint(address: SocketAddr, protocol: UpstreamProtocol) -> Arc<Endpoint> {
     Arc::new(Endpoint {
         id: 1,
+        tenant: "acme".into(),
         address,
         protocol,
         tls: None,
+        retired: Retired::default(),
     })
 }
 

@@ -69,6 +69,7 @@ impl Setup {
         token: Option<&str>,
         certificate: Option<CertificateIdentity>,
     ) -> Response {
+        let certificate = certificate.map(Ok);
         let mut request = Request::builder().method(method).uri(path);
         if let Some(token) = token {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
@@ -177,6 +178,21 @@ async fn a_caller_is_known_by_token_by_certificate_or_by_both_if_they_agree() {
         }
     }
     assert!(setup.events().is_empty(), "nothing was to be changed");
+}
+
+#[test]
+fn a_certificate_that_names_nobody_is_told_of_unless_there_is_a_token() {
+    let setup = Setup::new();
+    let nobody = Some(Err(NoIdentity::NotOneUri(2)));
+    let ask = |headers: &HeaderMap| {
+        authenticate(&setup.guard.tokens, nobody.as_ref(), headers, UNIX_EPOCH)
+    };
+    let mut headers = HeaderMap::new();
+    let why = NoIdentity::NotOneUri(2).to_string().into();
+    assert_eq!(ask(&headers), Err(NotKnown::Refused(why)));
+    let bearer = format!("Bearer {}", setup.token).parse().unwrap();
+    headers.insert(AUTHORIZATION, bearer);
+    assert_eq!(ask(&headers).unwrap().role, Role::Tenant("acme".into()));
 }
 
 #[test]
