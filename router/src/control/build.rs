@@ -23,7 +23,7 @@ use crate::observe::metrics::SnapshotSize;
 use crate::observe::timestamp::date;
 use crate::route::{DuplicateOwner, Origin, RouteTable, RouteTarget};
 use crate::snapshot::{Settings, Snapshot};
-use crate::tls::{CertificateStore, TlsPolicy, Trust, UpstreamTlsError};
+use crate::tls::{CertificateStore, SharedTickets, TlsPolicy, Trust, UpstreamTlsError};
 use crate::upstream::Upstream;
 
 /// How long before it expires a certificate is worth a warning.
@@ -280,12 +280,16 @@ fn certificates(
         minimum: router.https.minimum_tls,
         http2: router.https.http2,
     };
-    let loaded = CertificateStore::load(
-        &router.certificates.directory,
-        router.certificates.default.as_deref(),
-        &policy,
-        previous.as_ref().map(|it| &*it.snapshot.certificates),
-    );
+    let directory = &router.certificates.directory;
+    let default = router.certificates.default.as_deref();
+    let known = previous.as_ref().map(|it| &*it.snapshot.certificates);
+    let loaded = match (known, &router.registry) {
+        (None, Some(registry)) => {
+            let tickets = SharedTickets::new(registry.ticket_rotation);
+            CertificateStore::load_sharing(directory, default, &policy, tickets)
+        }
+        _ => CertificateStore::load(directory, default, &policy, known),
+    };
     match loaded {
         Ok((store, found)) => {
             warnings.extend(found.iter().map(ToString::to_string));

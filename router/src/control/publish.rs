@@ -20,6 +20,7 @@ use super::registry::{Edit, EditOutcome, LeftOut, RegistryRules, RegistryUpdate}
 use super::superseded::Superseded;
 use crate::observe::metrics::{Registry, RegistrySize};
 use crate::snapshot::Snapshot;
+use crate::tls::SharedTickets;
 
 /// Holds the configuration in force and replaces it when asked.
 pub struct Control {
@@ -262,6 +263,11 @@ impl Control {
     /// Where the snapshot in force is published.
     pub fn published(&self) -> &Arc<ArcSwap<Snapshot>> {
         &self.published
+    }
+
+    /// The keys of session tickets, if the process was started with a registry.
+    pub fn shared_tickets(&self) -> Option<SharedTickets> {
+        self.published.load().certificates.shared_tickets().cloned()
     }
 
     /// The settings the process was started with.

@@ -7,6 +7,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -206,6 +207,9 @@ pub struct ControlMetrics {
     soonest_expiry: AtomicU64,
     routes: AtomicU64,
     upstreams: AtomicU64,
+    endpoints_unhealthy: AtomicU64,
+    /// 0 is none.
+    ticket_epoch: AtomicU64,
     registry_routes: AtomicU64,
     registry_left_out: AtomicU64,
     registry_batches: AtomicU64,
@@ -256,6 +260,16 @@ impl ControlMetrics {
             .store(size.soonest_expiry.map_or(0, unix_seconds), Relaxed);
     }
 
+    /// So many endpoints fail their checks now.
+    pub fn endpoints_unhealthy(&self, count: u64) {
+        self.endpoints_unhealthy.store(count, Relaxed);
+    }
+
+    /// The epoch whose key encrypts session tickets from now on.
+    pub fn ticket_epoch(&self, epoch: u64) {
+        self.ticket_epoch.store(epoch, Relaxed);
+    }
+
     /// What the registry said was taken in, and with it so many routes came, changed or went.
     pub fn registry_applied(&self, changes: u64, size: RegistrySize) {
         self.registry_batches.fetch_add(1, Relaxed);
@@ -279,6 +293,52 @@ impl ControlMetrics {
     }
 }
 
+/// What the registry's API counts. Any thread may write.
+#[derive(Debug, Default)]
+pub struct ApiMetrics {
+    /// By status.
+    requests: Mutex<BTreeMap<u16, u64>>,
+    connections_open: AtomicU64,
+    connections_over_limit: AtomicU64,
+    handshakes_failed: AtomicU64,
+    audit_failures: AtomicU64,
+}
+
+impl ApiMetrics {
+    /// A request was answered with `status`.
+    pub fn request(&self, status: u16) {
+        // A count is whole at every moment, so a panic elsewhere cannot have torn it.
+        let requests = self.requests.lock();
+        let mut requests = requests.unwrap_or_else(PoisonError::into_inner);
+        *requests.entry(status).or_default() += 1;
+    }
+
+    /// A connection was accepted. Call [`ApiMetrics::connection_closed`] once for it.
+    pub fn connection(&self) {
+        self.connections_open.fetch_add(1, Relaxed);
+    }
+
+    /// A connection that was counted by [`ApiMetrics::connection`] is gone.
+    pub fn connection_closed(&self) {
+        self.connections_open.fetch_sub(1, Relaxed);
+    }
+
+    /// A connection was closed at once because there were too many.
+    pub fn connection_over_limit(&self) {
+        self.connections_over_limit.fetch_add(1, Relaxed);
+    }
+
+    /// A connection ended before there was TLS.
+    pub fn handshake_failed(&self) {
+        self.handshakes_failed.fetch_add(1, Relaxed);
+    }
+
+    /// A line of the audit log's file is missing.
+    pub fn audit_failed(&self) {
+        self.audit_failures.fetch_add(1, Relaxed);
+    }
+}
+
 fn unix_seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
@@ -290,6 +350,8 @@ pub struct Registry {
     shards: Mutex<Vec<Arc<Shard>>>,
     /// The control plane's numbers.
     pub control: ControlMetrics,
+    /// The numbers of the registry's API.
+    pub api: ApiMetrics,
     started: SystemTime,
 }
 
@@ -299,6 +361,7 @@ impl Registry {
         Self {
             shards: Mutex::default(),
             control: ControlMetrics::default(),
+            api: ApiMetrics::default(),
             started,
         }
     }
@@ -322,6 +385,7 @@ impl Registry {
         render_clients(&mut page, &shards);
         render_upstreams(&mut page, &shards);
         render_control(&mut page, &self.control);
+        render_api(&mut page, &self.api);
         page.family(
             "router_workers",
             Kind::Gauge,
@@ -550,6 +614,16 @@ fn render_control(page: &mut Page, control: &ControlMetrics) {
         load(&control.certificates),
     );
     page.gauge(
+        "router_endpoints_unhealthy",
+        "Endpoints that fail this router's checks and are passed over.",
+        load(&control.endpoints_unhealthy),
+    );
+    page.gauge(
+        "router_ticket_epoch",
+        "Epoch of the shared secrets that encrypts session tickets; 0 while there is none.",
+        load(&control.ticket_epoch),
+    );
+    page.gauge(
         "router_registry_routes",
         "Host rules in force that the registry announces.",
         load(&control.registry_routes),
@@ -577,6 +651,39 @@ fn render_control(page: &mut Page, control: &ControlMetrics) {
             expiry,
         );
     }
+}
+
+fn render_api(page: &mut Page, api: &ApiMetrics) {
+    let load = |value: &AtomicU64| value.load(Relaxed);
+    page.family(
+        "router_registry_requests_total",
+        Kind::Counter,
+        "Requests that the registry's API answered, by status.",
+    );
+    let requests = api.requests.lock();
+    for (status, count) in requests.unwrap_or_else(PoisonError::into_inner).iter() {
+        page.sample(&[("code", &status.to_string())], *count);
+    }
+    page.gauge(
+        "router_registry_connections_open",
+        "Connections to the registry's API open now.",
+        load(&api.connections_open),
+    );
+    page.counter(
+        "router_registry_connections_over_limit_total",
+        "Connections to the registry's API closed at once because there were too many.",
+        load(&api.connections_over_limit),
+    );
+    page.counter(
+        "router_registry_handshakes_failed_total",
+        "Connections to the registry's API that ended before there was TLS.",
+        load(&api.handshakes_failed),
+    );
+    page.counter(
+        "router_registry_audit_failures_total",
+        "Lines that are missing in the audit log's file because it could not be written.",
+        load(&api.audit_failures),
+    );
 }
 
 fn render_reasons(page: &mut Page, shards: &[Arc<Shard>], of: fn(&Shard) -> &Reasons) {

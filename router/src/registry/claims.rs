@@ -71,12 +71,14 @@ pub fn ranges(tenant: &str, host: &HostMatch) -> Vec<Range> {
     ranges
 }
 
-/// Judges a claim by what stands in its [`ranges`]; more may be among `found`.
+/// Judges a claim by what stands in its [`ranges`]; more may be among `found`. A claim that may be
+/// made rests on zones, whose keys come back: they must still be there when it is.
 ///
 /// # Errors
 /// Why the name is not the tenant's to hold.
-pub fn judge(claim: Claim<'_>, found: &[KeyValue]) -> Result<(), Refusal> {
+pub fn judge(claim: Claim<'_>, found: &[KeyValue]) -> Result<Vec<String>, Refusal> {
     let mut covering = Vec::new();
+    let mut resting_on = Vec::new();
     for entry in found {
         if let Some(Key::Zone { tenant, pattern }) = Key::parse(&entry.key)
             && tenant == claim.tenant
@@ -85,6 +87,7 @@ pub fn judge(claim: Claim<'_>, found: &[KeyValue]) -> Result<(), Refusal> {
             && let Ok(zone) = serde_json::from_slice::<Zone>(&entry.value)
         {
             covering.push(zone);
+            resting_on.push(entry.key.clone());
         }
     }
     if covering.is_empty() {
@@ -115,7 +118,7 @@ pub fn judge(claim: Claim<'_>, found: &[KeyValue]) -> Result<(), Refusal> {
             return Err(Refusal::Above { name: host, by });
         }
     }
-    Ok(())
+    Ok(resting_on)
 }
 
 /// Whether a zone leases a name, or every name of a suffix rule. Other than a rule's star, a zone's
@@ -183,7 +186,7 @@ mod tests {
             shared,
             endpoints: &endpoints,
         };
-        judge(claim, found)
+        judge(claim, found).map(drop)
     }
 
     const INSIDE: &str = "10.0.7.1:31390";

@@ -10,9 +10,20 @@
 //! request path.
 
 pub mod api;
+pub mod auth;
+pub mod change;
 pub mod claims;
+pub mod client;
+pub mod follow;
 pub mod keys;
+pub mod memory;
 pub mod record;
 pub mod route;
+pub mod server;
+pub mod shared;
 pub mod store;
+pub mod tickets;
 pub mod view;
+
+#[cfg(test)]
+mod tests;

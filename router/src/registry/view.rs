@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use config::route::{HostMatch, UpstreamProtocol};
 
-use super::keys::Key;
+use super::keys::{self, Key};
 use super::record::{Instance, Protocol, RouteSource, TicketSecrets, Tls, Token, Zone};
 use super::route::{RegistryEndpoint, RegistryRoute, RouteChange};
 use super::store::{Batch, Event, KeyValue, LeaseId, Listing, Revision};
@@ -255,6 +255,31 @@ impl View {
             .collect();
         found.reverse();
         Some(found)
+    }
+
+    /// What a router needs to serve on without the store: routes and ticket secrets.
+    pub fn kept(&self) -> Vec<KeyValue> {
+        let routes = self.routes.iter().flat_map(|(host, sources)| {
+            sources.iter().map(|source| {
+                let mut spec = source.spec.clone();
+                spec.tls = source.tls.as_deref().cloned();
+                KeyValue {
+                    key: keys::route(&host.0, &source.tenant, &source.name),
+                    value: serde_json::to_vec(&spec).expect("a route is JSON").into(),
+                    created: source.created,
+                    modified: source.modified,
+                    lease: None,
+                }
+            })
+        });
+        let tickets = self.tickets.iter().map(|secrets| KeyValue {
+            key: keys::TICKET_SECRETS.to_owned(),
+            value: serde_json::to_vec(secrets).expect("they are JSON").into(),
+            created: self.revision,
+            modified: self.revision,
+            lease: None,
+        });
+        routes.chain(tickets).collect()
     }
 
     fn put(&mut self, entry: KeyValue, changes: &mut Changes) {

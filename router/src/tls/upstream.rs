@@ -98,19 +98,8 @@ impl ClientConfigs {
         if let Some(verifier) = self.system.get() {
             return Ok(Arc::clone(verifier));
         }
-        let found = rustls_native_certs::load_native_certs();
-        let mut roots = RootCertStore::empty();
-        // Some systems carry authorities that webpki cannot parse; the others still count.
-        roots.add_parsable_certificates(found.certs);
-        if roots.is_empty() {
-            let reason = match found.errors.first() {
-                Some(error) => error.to_string(),
-                None => "there are none (Debian: package ca-certificates)".into(),
-            };
-            return Err(UpstreamTlsError::NoSystemAuthorities(reason));
-        }
         let verifier = self
-            .verifier(roots)
+            .verifier(system_authorities()?)
             .map_err(UpstreamTlsError::NoSystemAuthorities)?;
         Ok(Arc::clone(self.system.get_or_init(|| verifier)))
     }
@@ -130,7 +119,7 @@ impl Default for ClientConfigs {
 
 /// Every certificate of a PEM text, each of which has to be usable: one that is skipped in silence
 /// is an outage later.
-fn authorities(pem: &[u8]) -> Result<RootCertStore, String> {
+pub(crate) fn authorities(pem: &[u8]) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     for (at, certificate) in CertificateDer::pem_slice_iter(pem).enumerate() {
         let certificate = certificate.map_err(|error| format!("invalid PEM: {error}"))?;
@@ -143,6 +132,22 @@ fn authorities(pem: &[u8]) -> Result<RootCertStore, String> {
     } else {
         Ok(roots)
     }
+}
+
+/// The certificate authorities that this system trusts.
+pub(crate) fn system_authorities() -> Result<RootCertStore, UpstreamTlsError> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    // Some systems carry authorities that webpki cannot parse; the others still count.
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        let reason = match found.errors.first() {
+            Some(error) => error.to_string(),
+            None => "there are none (Debian: package ca-certificates)".into(),
+        };
+        return Err(UpstreamTlsError::NoSystemAuthorities(reason));
+    }
+    Ok(roots)
 }
 
 /// Accepts whatever the endpoint shows. Reachable only through [`Trust::InsecureAcceptAny`].

@@ -3,6 +3,7 @@
 mod balance;
 mod connect;
 mod endpoint;
+pub mod health;
 mod http2;
 mod pool;
 mod stream;

@@ -2,11 +2,40 @@
 //! transactions, as etcd has them.
 //!
 //! Keys are text without the prefix that a store may put before them. Two kinds exist: one file for
-//! a single router (`embedded`), and an etcd cluster for several (`etcd`). Replication is etcd's.
+//! a single router ([`embedded`]), and an etcd cluster for several ([`etcd`]). Replication is
+//! etcd's. Both keep to the same rules, and one suite of tests runs on both.
+
+pub mod embedded;
+pub mod etcd;
+mod limits;
 
 use std::time::Duration;
 
 use bytes::Bytes;
+use config::router::{RegistryConfig, RegistryStore};
+
+pub use embedded::Embedded;
+use etcd::Etcd;
+pub use limits::{LARGEST_TRANSACTION_BYTES, MOST_CHANGES, MOST_CONDITIONS};
+
+/// A store of either kind.
+#[derive(Debug)]
+pub enum Store {
+    /// In a file, for a single router.
+    Embedded(Embedded),
+    /// In an etcd cluster.
+    Etcd(Etcd),
+}
+
+/// Changes as they happen, each once and in order. Nothing more comes after an error: open another.
+#[derive(Debug)]
+pub struct Watch(Source);
+
+#[derive(Debug)]
+enum Source {
+    Embedded(embedded::Watch),
+    Etcd(Box<etcd::Watch>),
+}
 
 /// Counts up with every change of the store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -118,6 +147,122 @@ pub enum StoreError {
     /// It refused or failed for good.
     #[error("{0}")]
     Failed(String),
+}
+
+impl Store {
+    /// Opens the store that the configuration names. An etcd cluster need not be reachable: a
+    /// router has to start without it, too.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`] with the file or address: the embedded store's file is damaged, in use
+    /// by another process, or of another version; a certificate for etcd cannot be read.
+    pub async fn open(config: &RegistryConfig) -> Result<Self, StoreError> {
+        match &config.store {
+            RegistryStore::Embedded => Embedded::open(&config.state).await.map(Self::Embedded),
+            RegistryStore::Etcd(etcd) => Etcd::open(etcd).map(Self::Etcd),
+        }
+    }
+
+    /// Everything in these ranges, as it is now: whatever was committed before the call is seen.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], or [`StoreError::Failed`] if there are more than
+    /// [`MOST_CONDITIONS`] ranges that do not overlap.
+    pub async fn read(&self, ranges: &[Range]) -> Result<Listing, StoreError> {
+        let ranges = limits::ranges(ranges)?;
+        match self {
+            Self::Embedded(store) => store.read(ranges).await,
+            Self::Etcd(store) => store.read(&ranges).await,
+        }
+    }
+
+    /// Everything, as of one revision.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] or [`StoreError::Failed`].
+    pub async fn list(&self) -> Result<Listing, StoreError> {
+        match self {
+            Self::Embedded(store) => store.list().await,
+            Self::Etcd(store) => store.list().await,
+        }
+    }
+
+    /// Changes after a revision, usually a listing's.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]. That changes are no longer kept is told by [`Watch::next`].
+    pub async fn watch(&self, after: Revision) -> Result<Watch, StoreError> {
+        match self {
+            Self::Embedded(store) => Ok(Watch(Source::Embedded(store.watch(after)))),
+            Self::Etcd(store) => {
+                let watch = store.watch(after).await?;
+                Ok(Watch(Source::Etcd(Box::new(watch))))
+            }
+        }
+    }
+
+    /// Makes all changes of a transaction if its conditions hold.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseGone`] if a key was to hang on a lease that has ended, and
+    /// [`StoreError::Failed`] if the transaction is too large or names a key twice: nothing was
+    /// made then. After [`StoreError::Unavailable`] it may have been made or not; whoever must know
+    /// reads.
+    pub async fn commit(&self, transaction: &Transaction) -> Result<Committed, StoreError> {
+        limits::check(transaction)?;
+        match self {
+            Self::Embedded(store) => store.commit(transaction.clone()).await,
+            Self::Etcd(store) => store.commit(transaction).await,
+        }
+    }
+
+    /// A new lease, which ends `ttl` after it was granted or renewed last. etcd counts in whole
+    /// seconds, and rounds up.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] or [`StoreError::Failed`].
+    pub async fn grant(&self, ttl: Duration) -> Result<LeaseId, StoreError> {
+        match self {
+            Self::Embedded(store) => store.grant(ttl).await,
+            Self::Etcd(store) => store.grant(ttl).await,
+        }
+    }
+
+    /// Gives a lease its full time again.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseGone`] if it has ended, else as [`Store::grant`].
+    pub async fn renew(&self, lease: LeaseId) -> Result<(), StoreError> {
+        match self {
+            Self::Embedded(store) => store.renew(lease).await,
+            Self::Etcd(store) => store.renew(lease).await,
+        }
+    }
+
+    /// Ends a lease, and deletes every key that hangs on it. One that is gone already is fine.
+    ///
+    /// # Errors
+    /// As [`Store::grant`].
+    pub async fn revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
+        match self {
+            Self::Embedded(store) => store.revoke(lease).await,
+            Self::Etcd(store) => store.revoke(lease).await,
+        }
+    }
+}
+
+impl Watch {
+    /// The next changes. Dropping the future loses none.
+    ///
+    /// # Errors
+    /// [`StoreError::Compacted`] if changes were missed that are no longer kept: list anew.
+    /// [`StoreError::Unavailable`] if the store was closed, cannot be reached or has no quorum.
+    pub async fn next(&mut self) -> Result<Batch, StoreError> {
+        match &mut self.0 {
+            Source::Embedded(watch) => watch.next().await,
+            Source::Etcd(watch) => watch.next().await,
+        }
+    }
 }
 
 impl Range {

@@ -218,6 +218,10 @@ proptest! {
         let all: BTreeMap<_, _> = listed.routes().map(|it| (it.host.to_string(), it)).collect();
         prop_assert_eq!(&published, &all);
         prop_assert_eq!(followed.routes().count(), all.len());
+        // What is written down for a restart is the same routes.
+        let recalled = view(followed.kept());
+        let again: BTreeMap<_, _> = recalled.routes().map(|it| (it.host.to_string(), it)).collect();
+        prop_assert_eq!(&again, &all);
         for tenant in TENANTS {
             let hosts = |view: &View| view.hosts_after(Some(tenant), None).cloned().collect::<Vec<_>>();
             prop_assert_eq!(hosts(&followed), hosts(&listed));
