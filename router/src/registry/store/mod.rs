@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use config::router::{RegistryConfig, RegistryStore};
 
-use embedded::Embedded;
+pub use embedded::Embedded;
 use etcd::Etcd;
 pub use limits::{LARGEST_TRANSACTION_BYTES, MOST_CHANGES, MOST_CONDITIONS};
 
@@ -308,39 +308,5 @@ mod tests {
         let prefix = Range::prefix("zone/a/");
         assert!(prefix.contains("zone/a/") && prefix.contains("zone/a/x"));
         assert!(!prefix.contains("zone/a") && !prefix.contains("zone/b/x"));
-    }
-}
-/// STUB
-pub struct Store;
-/// STUB
-pub struct Watch;
-impl Watch {
-    /// STUB
-    pub async fn next(&mut self) -> Result<Batch, StoreError> {
-        std::future::pending().await
-    }
-}
-#[allow(missing_docs, clippy::unused_async)]
-impl Store {
-    pub async fn read(&self, _: &[Range]) -> Result<Listing, StoreError> {
-        Err(StoreError::LeaseGone)
-    }
-    pub async fn list(&self) -> Result<Listing, StoreError> {
-        Err(StoreError::LeaseGone)
-    }
-    pub async fn watch(&self, _: Revision) -> Result<Watch, StoreError> {
-        Err(StoreError::LeaseGone)
-    }
-    pub async fn commit(&self, _: &Transaction) -> Result<Committed, StoreError> {
-        Err(StoreError::LeaseGone)
-    }
-    pub async fn grant(&self, _: Duration) -> Result<LeaseId, StoreError> {
-        Err(StoreError::LeaseGone)
-    }
-    pub async fn renew(&self, _: LeaseId) -> Result<(), StoreError> {
-        Err(StoreError::LeaseGone)
-    }
-    pub async fn revoke(&self, _: LeaseId) -> Result<(), StoreError> {
-        Err(StoreError::LeaseGone)
     }
 }
