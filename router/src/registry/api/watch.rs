@@ -70,6 +70,7 @@ pub(super) async fn watch(
             Some(after) => Told::UpTo(Revision(after)),
             None => Told::Nothing,
         },
+        resuming: after.is_some(),
         queue: Vec::new(),
     };
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
@@ -82,6 +83,8 @@ struct Follower {
     followed: watch::Receiver<Revision>,
     tenant: Option<Arc<str>>,
     state: Told,
+    /// Whether a client that resumes is still to be told that it has caught up.
+    resuming: bool,
     /// What is to be sent next, the last first.
     queue: Vec<Event>,
 }
@@ -133,14 +136,18 @@ impl Follower {
                 let (host, since) = (host.clone(), *since);
                 self.list(&view, Some(&host), since, &mut events);
             }
-            Told::UpTo(revision) if *revision == view.revision() => return false,
+            Told::UpTo(revision) if *revision == view.revision() && !self.resuming => return false,
             Told::UpTo(revision) => match view.changed_since(*revision) {
                 None => {
                     events.push(event("reset", None, &Empty {}));
                     self.state = Told::Nothing;
+                    self.resuming = false;
                 }
                 Some(changed) => {
                     self.changes(&view, &changed, &mut events);
+                    if std::mem::take(&mut self.resuming) {
+                        events.push(event("synced", Some(view.revision()), &Empty {}));
+                    }
                     self.state = Told::UpTo(view.revision());
                 }
             },
