@@ -62,7 +62,8 @@ pub fn follow(
 ) -> Result<Arc<RouteRegistry>, FollowError> {
     make_state(&config.state)?;
     metrics.follow.begin(SystemTime::now());
-    let (ready, started) = mpsc::sync_channel(1);
+    // Two messages: the registry, and that there are routes.
+    let (ready, started) = mpsc::sync_channel(2);
     let (config, control) = (config.clone(), Arc::clone(control));
     let metrics = Arc::clone(metrics);
     std::thread::Builder::new()

@@ -50,8 +50,6 @@ pub struct CheckedRoute {
 /// What is to be checked from now on.
 #[derive(Clone, Debug)]
 pub enum HealthUpdate {
-    /// These routes and no others.
-    Reset(Vec<CheckedRoute>),
     /// This route, in place of what its rule had before. An endpoint that was checked in the same
     /// way keeps its state.
     Set(CheckedRoute),
@@ -73,7 +71,7 @@ impl Unhealthy {
         self.0.get(index).is_some_and(|flag| flag.load(Relaxed))
     }
 
-    fn set(&self, index: usize, unhealthy: bool) {
+    pub(super) fn set(&self, index: usize, unhealthy: bool) {
         if let Some(flag) = self.0.get(index) {
             flag.store(unhealthy, Relaxed);
         }
