@@ -78,9 +78,24 @@ impl Unhealthy {
     }
 }
 
+/// Starts to check on the current runtime. What is to be checked goes into the channel, which
+/// [`Control::report_checks_to`](crate::control::Control::report_checks_to) takes; it ends when that
+/// is dropped.
+pub fn spawn(metrics: Arc<Registry>) -> mpsc::UnboundedSender<HealthUpdate> {
+    let (orders, updates) = mpsc::unbounded_channel();
+    let random = || {
+        let mut bytes = [0; 8];
+        // Without random numbers all checks are made at once, which is no worse than that.
+        let _ = aws_lc_rs::rand::fill(&mut bytes);
+        u64::from_le_bytes(bytes)
+    };
+    drop(tokio::spawn(run(updates, metrics, random)));
+    orders
+}
+
 /// Checks what it is told to until `updates` closes. `random` gives numbers that are evenly spread;
 /// they spread the first checks.
-pub async fn run(
+async fn run(
     mut updates: mpsc::UnboundedReceiver<HealthUpdate>,
     metrics: Arc<Registry>,
     mut random: impl FnMut() -> u64,
