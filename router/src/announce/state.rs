@@ -66,7 +66,10 @@ pub struct Call {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It was done.
-    Accepted,
+    Accepted {
+        /// Whether nothing but the time has changed in the registry.
+        renewed: bool,
+    },
     /// The registry refuses what is announced; another would, too.
     Refused(Refusal),
     /// The registry refuses the caller; another may not.
@@ -99,6 +102,8 @@ pub enum Note {
         /// By which registry.
         registry: usize,
     },
+    /// Renewals find something else in the registry than was announced last.
+    Contended,
     /// Nothing is announced any more.
     Withdrawn {
         /// By which registry.
@@ -142,6 +147,8 @@ pub struct State {
     renew_at: Option<Instant>,
     /// A call was given up, or has failed in a way that leaves open whether it was done.
     uncertain: bool,
+    /// Renewals in a row that were none for the registry.
+    changed_by_others: u32,
     /// The registry that works, as far as is known.
     registry: usize,
     flight: Option<Flight>,
@@ -193,6 +200,7 @@ impl State {
             alive_until: None,
             renew_at: None,
             uncertain: false,
+            changed_by_others: 0,
             registry: 0,
             flight: None,
             round: Round::default(),
@@ -303,7 +311,7 @@ impl State {
         };
         let pace = jittered(self.settings.renew, random);
         match outcome {
-            Outcome::Accepted => vec![self.accept(flight, pace)],
+            Outcome::Accepted { renewed } => self.accept(flight, renewed, pace),
             Outcome::Refused(refusal) => self.leave_out(flight, refusal, now, pace),
             Outcome::Unwelcome(refusal) => {
                 self.round.unwelcome = true;
@@ -337,7 +345,7 @@ impl State {
         }
     }
 
-    fn accept(&mut self, flight: Flight, pace: Duration) -> Note {
+    fn accept(&mut self, flight: Flight, renewed: bool, pace: Duration) -> Vec<Note> {
         let Flight {
             begun,
             registry,
@@ -357,17 +365,26 @@ impl State {
         if routes == 0 {
             self.alive_until = None;
             self.renew_at = uncertain.then(|| begun + CONFIRM);
-            return Note::Withdrawn { registry };
+            return vec![Note::Withdrawn { registry }];
         }
         // From the beginning of the call: when the registry began to count is not known.
         self.alive_until = Some(begun + self.settings.ttl);
         let pace = if uncertain { pace.min(CONFIRM) } else { pace };
         self.renew_at = Some(begun + pace);
-        if new || recovered {
+        self.changed_by_others = match renewed || new || recovered || uncertain {
+            true => 0,
+            false => self.changed_by_others.saturating_add(1),
+        };
+        let mut notes = vec![if new || recovered {
             Note::Announced { routes, registry }
         } else {
             Note::Renewed { registry }
+        }];
+        // Once it may be an operator's doing: a zone that was taken back and given again.
+        if self.changed_by_others == 2 {
+            notes.push(Note::Contended);
         }
+        notes
     }
 
     /// The registry refuses what was announced: goes on without what is to blame.
@@ -473,7 +490,6 @@ impl State {
     }
 
     /// Routes that are announced as far as is known, unless their time has run out.
-    #[must_use]
     pub fn held(&self, now: Instant) -> impl Iterator<Item = usize> {
         let alive = self.remaining(now).is_some();
         let held = self.held.as_ref().filter(|_| alive);

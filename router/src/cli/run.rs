@@ -19,6 +19,7 @@ use crate::control::watch::watch;
 use crate::control::{Control, drop_superseded};
 use crate::observe::logging;
 use crate::observe::metrics::Registry;
+use crate::registry;
 use crate::worker::{self, Drain};
 
 #[derive(Debug, Args)]
@@ -55,8 +56,8 @@ fn raise_descriptor_limit() {
 
 fn serve(args: &RunArgs, logs: &logging::Logs) -> anyhow::Result<u8> {
     raise_descriptor_limit();
-    let registry = Arc::new(Registry::new(SystemTime::now()));
-    let control = match Control::start(&args.config.config, Arc::clone(&registry)) {
+    let metrics = Arc::new(Registry::new(SystemTime::now()));
+    let control = match Control::start(&args.config.config, Arc::clone(&metrics)) {
         Ok(control) => Arc::new(control),
         Err(errors) => {
             output::complain(&errors.report());
@@ -71,7 +72,12 @@ fn serve(args: &RunArgs, logs: &logging::Logs) -> anyhow::Result<u8> {
             Some(page::bind(address).with_context(what)?)
         }
     };
-    let workers = worker::start(control.published(), config, &registry, &logs.sender())?;
+    // Before anybody is served: who asks at once is not to be told that there is no such route.
+    let routes = match &config.registry {
+        None => None,
+        Some(section) => Some(registry::start::follow(section, &control, &metrics)?),
+    };
+    let workers = worker::start(control.published(), config, &metrics, &logs.sender())?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         http = ?config.http.addresses,
@@ -80,9 +86,13 @@ fn serve(args: &RunArgs, logs: &logging::Logs) -> anyhow::Result<u8> {
         "started"
     );
     let drain = workers.drain();
+    if let (Some(section), Some(routes)) = (&config.registry, &routes) {
+        registry::start::serve(section, routes, &control, &metrics, &drain)?;
+    }
     let admin = Admin {
         control: Arc::clone(&control),
-        registry,
+        registry: metrics,
+        routes,
     };
     // Ends with the process: it holds nothing that has to be put away.
     std::thread::Builder::new()

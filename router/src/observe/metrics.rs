@@ -4,13 +4,15 @@
 //! load and store: no locked instruction, no cache line that two cores fight for. [`Registry`] sums
 //! the shards when somebody asks, in the Prometheus text format (version 0.0.4).
 
+mod registry;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+pub use registry::{ApiMetrics, FollowMetrics};
 
 pub use super::counters::{Counter, Gauge, Histogram, Reasons};
 use super::counters::{HISTOGRAM_BUCKETS, HISTOGRAM_LOW};
@@ -293,52 +295,6 @@ impl ControlMetrics {
     }
 }
 
-/// What the registry's API counts. Any thread may write.
-#[derive(Debug, Default)]
-pub struct ApiMetrics {
-    /// By status.
-    requests: Mutex<BTreeMap<u16, u64>>,
-    connections_open: AtomicU64,
-    connections_over_limit: AtomicU64,
-    handshakes_failed: AtomicU64,
-    audit_failures: AtomicU64,
-}
-
-impl ApiMetrics {
-    /// A request was answered with `status`.
-    pub fn request(&self, status: u16) {
-        // A count is whole at every moment, so a panic elsewhere cannot have torn it.
-        let requests = self.requests.lock();
-        let mut requests = requests.unwrap_or_else(PoisonError::into_inner);
-        *requests.entry(status).or_default() += 1;
-    }
-
-    /// A connection was accepted. Call [`ApiMetrics::connection_closed`] once for it.
-    pub fn connection(&self) {
-        self.connections_open.fetch_add(1, Relaxed);
-    }
-
-    /// A connection that was counted by [`ApiMetrics::connection`] is gone.
-    pub fn connection_closed(&self) {
-        self.connections_open.fetch_sub(1, Relaxed);
-    }
-
-    /// A connection was closed at once because there were too many.
-    pub fn connection_over_limit(&self) {
-        self.connections_over_limit.fetch_add(1, Relaxed);
-    }
-
-    /// A connection ended before there was TLS.
-    pub fn handshake_failed(&self) {
-        self.handshakes_failed.fetch_add(1, Relaxed);
-    }
-
-    /// A line of the audit log's file is missing.
-    pub fn audit_failed(&self) {
-        self.audit_failures.fetch_add(1, Relaxed);
-    }
-}
-
 fn unix_seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
@@ -352,6 +308,8 @@ pub struct Registry {
     pub control: ControlMetrics,
     /// The numbers of the registry's API.
     pub api: ApiMetrics,
+    /// How well the registry is followed.
+    pub follow: FollowMetrics,
     started: SystemTime,
 }
 
@@ -362,6 +320,7 @@ impl Registry {
             shards: Mutex::default(),
             control: ControlMetrics::default(),
             api: ApiMetrics::default(),
+            follow: FollowMetrics::default(),
             started,
         }
     }
@@ -385,7 +344,8 @@ impl Registry {
         render_clients(&mut page, &shards);
         render_upstreams(&mut page, &shards);
         render_control(&mut page, &self.control);
-        render_api(&mut page, &self.api);
+        registry::render_api(&mut page, &self.api);
+        registry::render_follow(&mut page, &self.follow, SystemTime::now());
         page.family(
             "router_workers",
             Kind::Gauge,
@@ -651,39 +611,6 @@ fn render_control(page: &mut Page, control: &ControlMetrics) {
             expiry,
         );
     }
-}
-
-fn render_api(page: &mut Page, api: &ApiMetrics) {
-    let load = |value: &AtomicU64| value.load(Relaxed);
-    page.family(
-        "router_registry_requests_total",
-        Kind::Counter,
-        "Requests that the registry's API answered, by status.",
-    );
-    let requests = api.requests.lock();
-    for (status, count) in requests.unwrap_or_else(PoisonError::into_inner).iter() {
-        page.sample(&[("code", &status.to_string())], *count);
-    }
-    page.gauge(
-        "router_registry_connections_open",
-        "Connections to the registry's API open now.",
-        load(&api.connections_open),
-    );
-    page.counter(
-        "router_registry_connections_over_limit_total",
-        "Connections to the registry's API closed at once because there were too many.",
-        load(&api.connections_over_limit),
-    );
-    page.counter(
-        "router_registry_handshakes_failed_total",
-        "Connections to the registry's API that ended before there was TLS.",
-        load(&api.handshakes_failed),
-    );
-    page.counter(
-        "router_registry_audit_failures_total",
-        "Lines that are missing in the audit log's file because it could not be written.",
-        load(&api.audit_failures),
-    );
 }
 
 fn render_reasons(page: &mut Page, shards: &[Arc<Shard>], of: fn(&Shard) -> &Reasons) {

@@ -22,7 +22,7 @@ use super::memory::Memory;
 use super::record::TicketSecrets;
 use super::route::RouteChange;
 use super::shared::RouteRegistry;
-use super::store::{Batch, StoreError};
+use super::store::{Batch, Revision, StoreError};
 use super::view::{Changes, HostKey};
 use crate::control::RegistryUpdate;
 
@@ -42,6 +42,8 @@ pub trait Publish: Send + 'static {
     fn tickets(&mut self, secrets: Option<&TicketSecrets>, fresh: bool);
     /// The store can be reached or not.
     fn reachable(&mut self, reachable: bool);
+    /// Everything up to this revision was taken in.
+    fn followed(&mut self, revision: Revision);
 }
 
 /// Follows the store until the runtime ends.
@@ -113,7 +115,7 @@ impl<P: Publish> Follower<P> {
                     self.registry.set_listed();
                     self.take(changes);
                     self.tell_unreadable();
-                    self.registry.announce_progress(revision);
+                    self.progress(revision);
                     self.flush();
                     self.watch().await
                 }
@@ -201,7 +203,12 @@ impl<P: Publish> Follower<P> {
         let revision = batch.revision;
         let changes = self.registry.view().apply(batch);
         self.take(changes);
+        self.progress(revision);
+    }
+
+    fn progress(&mut self, revision: Revision) {
         self.registry.announce_progress(revision);
+        self.publish.followed(revision);
     }
 
     fn take(&mut self, changes: Changes) {
@@ -244,6 +251,7 @@ impl<P: Publish> Follower<P> {
             return;
         }
         self.published_at = Some(Instant::now());
+        self.registry.set_published();
     }
 
     fn reached(&mut self) {
@@ -255,7 +263,9 @@ impl<P: Publish> Follower<P> {
 
     fn lost(&mut self, error: &StoreError) {
         // What is pending came from the store and holds whatever became of it since.
-        self.flush();
+        if self.begun {
+            self.flush();
+        }
         if self.registry.set_reachable(false) {
             tracing::warn!(%error, "the route registry is out of reach: the routes that are known stay in force");
             self.publish.reachable(false);

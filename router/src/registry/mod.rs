@@ -21,6 +21,7 @@ pub mod record;
 pub mod route;
 pub mod server;
 pub mod shared;
+pub mod start;
 pub mod store;
 pub mod tickets;
 pub mod view;

@@ -19,6 +19,7 @@ pub struct RouteRegistry {
     followed: watch::Sender<Revision>,
     reachable: AtomicBool,
     listed: AtomicBool,
+    knows_routes: watch::Sender<bool>,
 }
 
 impl RouteRegistry {
@@ -30,6 +31,7 @@ impl RouteRegistry {
             followed: watch::channel(Revision::default()).0,
             reachable: AtomicBool::new(false),
             listed: AtomicBool::new(false),
+            knows_routes: watch::channel(false).0,
         }
     }
 
@@ -49,6 +51,18 @@ impl RouteRegistry {
         self.followed.subscribe()
     }
 
+    /// Whether routes were published at all, be it those that were known when the router ended last.
+    pub fn knows_routes(&self) -> bool {
+        *self.knows_routes.borrow()
+    }
+
+    /// Waits until routes are published for the first time; false if that took too long.
+    pub async fn has_published(&self, patience: Duration) -> bool {
+        let mut known = self.knows_routes.subscribe();
+        let published = known.wait_for(|known| *known);
+        matches!(tokio::time::timeout(patience, published).await, Ok(Ok(_)))
+    }
+
     /// Waits until the view has come to `revision`; false if that took too long.
     pub async fn has_followed(&self, revision: Revision, patience: Duration) -> bool {
         let mut followed = self.subscribe();
@@ -59,6 +73,11 @@ impl RouteRegistry {
     /// The view has changed, or caught up.
     pub(super) fn announce_progress(&self, revision: Revision) {
         self.followed.send_replace(revision);
+    }
+
+    /// What is known is published.
+    pub(super) fn set_published(&self) {
+        self.knows_routes.send_replace(true);
     }
 
     /// The view holds everything that is in the store, not only what was written down for a restart.

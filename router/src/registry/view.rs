@@ -411,12 +411,12 @@ impl View {
             return;
         };
         let tenant = sources.remove(place).tenant;
-        if !sources.iter().any(theirs) {
-            if let Some(held) = self.held.get_mut(&tenant) {
-                held.remove(&key);
-                if held.is_empty() {
-                    self.held.remove(&tenant);
-                }
+        if !sources.iter().any(theirs)
+            && let Some(held) = self.held.get_mut(&tenant)
+        {
+            held.remove(&key);
+            if held.is_empty() {
+                self.held.remove(&tenant);
             }
         }
         if sources.is_empty() {

@@ -238,7 +238,8 @@ impl World {
             }
             (Manner::Answers, None) => {
                 self.store.carry_out(announcement, self.now);
-                (self.scenario.latency, Outcome::Accepted)
+                let renewed = true;
+                (self.scenario.latency, Outcome::Accepted { renewed })
             }
             (Manner::Lost, refused) => {
                 if refused.is_none() {
@@ -259,7 +260,7 @@ impl World {
     }
 
     fn end_call(&mut self, outcome: Outcome) {
-        self.accepted |= outcome == Outcome::Accepted;
+        self.accepted |= matches!(outcome, Outcome::Accepted { .. });
         let random = self.random();
         self.state.answered(outcome, self.instant(), random);
     }
