@@ -257,7 +257,7 @@ impl Control {
     }
 
     /// From now on, whoever receives this checks the endpoints of routes that ask for it (see
-    /// [`health::spawn`](crate::upstream::health::spawn)). To be called once, and before routes of
+    /// [`health::checks`](crate::upstream::health::checks)). To be called once, and before routes of
     /// the registry are applied.
     pub fn report_checks_to(&self, health: UnboundedSender<HealthUpdate>) {
         let first = self.health.set(health).is_ok();

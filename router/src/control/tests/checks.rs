@@ -148,7 +148,9 @@ async fn an_endpoint_that_nobody_listens_on_is_flagged_where_workers_look() {
     let files = Files::new();
     let control = files.control();
     let metrics = Arc::new(Registry::new(SystemTime::now()));
-    control.report_checks_to(health::spawn(Arc::clone(&metrics)));
+    let (orders, checking) = health::checks(Arc::clone(&metrics));
+    control.report_checks_to(orders);
+    tokio::spawn(checking);
     let bound = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
     let addresses = [&bound[0], &bound[1]].map(|it| it.local_addr().unwrap().to_string());
     let [listening, silent] = bound;

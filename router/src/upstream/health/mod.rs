@@ -78,10 +78,15 @@ impl Unhealthy {
     }
 }
 
-/// Starts to check on the current runtime. What is to be checked goes into the channel, which
-/// [`Control::report_checks_to`](crate::control::Control::report_checks_to) takes; it ends when that
-/// is dropped.
-pub fn spawn(metrics: Arc<Registry>) -> mpsc::UnboundedSender<HealthUpdate> {
+/// Both ends of the checks: orders go into the channel, which
+/// [`Control::report_checks_to`](crate::control::Control::report_checks_to) takes, and are carried
+/// out by the future, which is to be spawned. It ends when the channel is dropped.
+pub fn checks(
+    metrics: Arc<Registry>,
+) -> (
+    mpsc::UnboundedSender<HealthUpdate>,
+    impl Future<Output = ()> + Send + use<>,
+) {
     let (orders, updates) = mpsc::unbounded_channel();
     let random = || {
         let mut bytes = [0; 8];
@@ -89,8 +94,7 @@ pub fn spawn(metrics: Arc<Registry>) -> mpsc::UnboundedSender<HealthUpdate> {
         let _ = aws_lc_rs::rand::fill(&mut bytes);
         u64::from_le_bytes(bytes)
     };
-    drop(tokio::spawn(run(updates, metrics, random)));
-    orders
+    (orders, run(updates, metrics, random))
 }
 
 /// Checks what it is told to until `updates` closes. `random` gives numbers that are evenly spread;
