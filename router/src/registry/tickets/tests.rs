@@ -308,6 +308,8 @@ impl Publish for Feed {
     fn followed(&mut self, _: Revision) {}
 
     fn reachable(&mut self, _: bool) {}
+
+    fn followed(&mut self, _: Revision) {}
 }
 
 /// From an empty store to a second rotation, by the follower's watch alone.
