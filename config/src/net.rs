@@ -4,6 +4,7 @@ mod amount;
 mod host_name;
 mod ip_range;
 pub mod kinds;
+pub mod url;
 
 pub use amount::{parse_duration, parse_size};
 pub use host_name::HostName;

@@ -15,6 +15,8 @@ use crate::route::{HostMatch, UpstreamProtocol, UpstreamTls};
 pub struct RegistrarConfig {
     /// The tenant whose names are announced; the credential must be this tenant's.
     pub tenant: String,
+    /// This instance's name among the tenant's; the registrar takes the host's name when absent.
+    pub instance: Option<String>,
     /// `https://` addresses of every registry; all are tried.
     pub registries: Vec<String>,
     /// PEM file of the authorities that sign the registries' certificates; the system's when
@@ -22,11 +24,12 @@ pub struct RegistrarConfig {
     pub ca: Option<PathBuf>,
     /// What proves the tenant to the registries.
     pub credentials: Credentials,
-    /// How long an announcement holds without renewal. 60 s.
+    /// How long an announcement holds without renewal, 5 s to 1 h. 60 s.
     pub ttl: Duration,
     /// How often it is renewed; at most half of `ttl`. 20 s.
     pub renew: Duration,
-    /// What is announced; at least one.
+    /// What is announced: 1 to 32. Announcements of one host agree on everything but endpoint and
+    /// check.
     pub routes: Vec<Announcement>,
 }
 
@@ -55,6 +58,8 @@ pub struct Announcement {
     pub protocol: UpstreamProtocol,
     /// TLS towards the endpoint; `None` is plain text.
     pub tls: Option<UpstreamTls>,
+    /// Whether other tenants may hold narrower names beneath a suffix. Off.
+    pub shared: bool,
     /// When the endpoint counts as healthy.
     pub check: Check,
 }

@@ -326,6 +326,14 @@ fn registrar_meaning() {
             url: "http://127.0.0.1:31380/healthz".into()
         }
     );
+    assert_eq!(read.instance, None);
+    assert!(!read.routes[0].shared);
+    let named = REGISTRAR
+        .replace("tenant: acme", "tenant: acme\ninstance: w-1")
+        .replace("    check:", "    shared: true\n    check:");
+    let read = RegistrarConfig::parse(&named, file).unwrap();
+    assert_eq!(read.instance.as_deref(), Some("w-1"));
+    assert!(read.routes[0].shared);
     let token = REGISTRAR.replace("{certificate: a.crt, key: a.key}", "{token: t}");
     let read = RegistrarConfig::parse(&token, file).unwrap();
     assert_eq!(read.credentials, Credentials::Token("/etc/r/t".into()));
@@ -401,4 +409,41 @@ fn registrar_refusals() {
         ("10.0.0.11:31380", "0.0.0.0:31380"),
         "no address that a router could reach",
     );
+    registrar(
+        ("tenant: acme", "tenant: acme\ninstance: W1.example.org"),
+        "instance: `W1.example.org` is not a name",
+    );
+    registrar(("ttl: 60s", "ttl: 4s"), "ttl: must be from 5s to 1h");
+    registrar(("ttl: 60s", "ttl: 61m"), "ttl: must be from 5s to 1h");
+}
+
+/// One more announcement like that of [`REGISTRAR`], of another port.
+fn announcement(port: u16, more: &str) -> String {
+    format!(
+        "  - {{host: \"*-apps-7.example.org\", endpoint: \"10.0.0.11:{port}\", check: {{kind: tcp}}{more}}}\n"
+    )
+}
+
+#[test]
+fn one_instance_announces_at_most_32_routes_and_agrees_with_itself() {
+    let parse = |text: &str| RegistrarConfig::parse(text, Path::new("registrar.yaml"));
+    let of = |count: u16| -> String {
+        let more: String = (1..count).map(|port| announcement(port, "")).collect();
+        format!("{REGISTRAR}{more}")
+    };
+    assert_eq!(parse(&of(32)).unwrap().routes.len(), 32);
+    let errors = parse(&of(33)).unwrap_err().to_string();
+    assert!(errors.contains("routes: needs 1 to 32 items"), "{errors}");
+
+    for other in [
+        ", shared: true",
+        ", protocol: http2",
+        ", tls: {server_name: a.example, ca: ca.pem}",
+    ] {
+        let errors = parse(&format!("{REGISTRAR}{}", announcement(1, other))).unwrap_err();
+        let says = "10:5: routes[1]: `*-apps-7.example.org` is announced otherwise in line 7; \
+                    endpoints of one name must agree";
+        assert!(errors.to_string().contains(says), "{errors}");
+        assert_eq!(errors.errors().len(), 1, "{errors}");
+    }
 }

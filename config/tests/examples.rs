@@ -45,7 +45,7 @@ fn kind(path: &Path) -> &'static str {
         .to_str()
         .unwrap();
     match name {
-        "router.yaml" | "router-minimal.yaml" => "router",
+        "router.yaml" | "router-minimal.yaml" | "router-registry.yaml" => "router",
         "nodeguard.yaml" => "nodeguard",
         "registrar.yaml" => "registrar",
         "cluster.yaml" | "cluster-single.yaml" => "cluster",
@@ -161,6 +161,20 @@ fn the_full_router_example_shows_the_defaults() {
     assert_eq!(minimal.admin, None);
     assert_eq!(minimal.workers, None);
     assert!(minimal.trusted_proxies.is_empty());
+    assert_eq!(minimal.registry, None);
+
+    let text = "certificates: {directory: certs}\nroutes: []\nregistry:\n  api: {addresses: \
+                [\"10.0.0.1:8444\"], certificate: a.crt, key: a.key, client_ca: ca.pem}\n";
+    let least = RouterConfig::parse(text, Path::new("router.yaml")).unwrap();
+    let (full, least) = (full.registry.unwrap(), least.registry.unwrap());
+    assert_eq!(full.store, least.store);
+    assert_eq!(full.state, least.state);
+    assert_eq!(full.batch, least.batch);
+    assert_eq!(full.ticket_rotation, least.ticket_rotation);
+    let (full, least) = (full.api.unwrap(), least.api.unwrap());
+    assert_eq!(full.requests_per_second, least.requests_per_second);
+    assert_eq!(full.routes_per_tenant, least.routes_per_tenant);
+    assert_eq!((least.operators, least.audit_log), (None, None));
 }
 
 #[test]

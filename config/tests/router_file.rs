@@ -123,7 +123,7 @@ surprise: true
 /etc/gatehouse/router.yaml:10:15: certificates: missing field `directory`; folder that holds NAME.crt (chain) and NAME.key (private key) pairs
 /etc/gatehouse/router.yaml:11:21: timeouts.connect: a duration needs a unit, found the number 3; write `3s` or `3ms`
 /etc/gatehouse/router.yaml:12:23: limits.head_fields: must be from 1 to 256, found 257
-/etc/gatehouse/router.yaml:13:1: unknown field `surprise`; known here: `http`, `https`, `certificates`, `routes`, `trusted_proxies`, `workers`, `admin`, `timeouts`, `limits`, `upgrades`, `access_log`";
+/etc/gatehouse/router.yaml:13:1: unknown field `surprise`; known here: `http`, `https`, `certificates`, `routes`, `trusted_proxies`, `workers`, `admin`, `timeouts`, `limits`, `upgrades`, `access_log`, `registry`";
     assert_eq!(errors.to_string(), expected);
 }
 
@@ -401,7 +401,9 @@ fn certificates_and_routes() {
         error("certificates: {directory: c, default: a/b}\nroutes: [r]\n")
             .contains("name of a pair")
     );
-    assert!(error("certificates: {directory: c}\nroutes: []\n").contains("at least 1 item"));
+    let none = error("certificates: {directory: c}\nroutes: []\n");
+    let says = "2:9: routes: needs at least 1 item, found 0; only a `registry` has other routes";
+    assert!(none.contains(says), "{none}");
     assert!(
         error("certificates: {directory: c}\nroutes: [r, r]\n").contains("this path stands twice")
     );

@@ -3,14 +3,16 @@
 //! It is served on the control runtime, away from the workers, as every page of the house is.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use daemon::page::{self, HTML, METRICS, Request, Response, TEXT, answer};
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::control::{Control, Outcome, Status, listing};
+use crate::control::{Control, LeftOut, LeftOutReason, Outcome, RegistryStatus, Status, listing};
 use crate::observe::metrics::Registry;
 use crate::observe::timestamp::rfc3339;
+use crate::registry::shared::RouteRegistry;
 
 const INDEX: &str = "<!doctype html>
 <html lang=\"en\"><meta charset=\"utf-8\"><title>Gatehouse router</title>
@@ -18,11 +20,18 @@ const INDEX: &str = "<!doctype html>
 <ul>
 <li><a href=\"/metrics\">/metrics</a>: numbers, in the Prometheus text format
 <li><a href=\"/healthz\">/healthz</a>: 200 while it serves, 503 while it drains
-<li><a href=\"/readyz\">/readyz</a>: 200 while it takes new connections
-<li><a href=\"/routes\">/routes</a>: the rules in force, in the order of matching
-<li><a href=\"/config\">/config</a>: generation, the last reload, what needs a restart
+<li><a href=\"/readyz\">/readyz</a>: 200 while it takes new connections and knows routes
+<li><a href=\"/routes\">/routes</a>: the rules in force, in the order of matching, the first 10,000
+<li><a href=\"/config\">/config</a>: generation, the last reload, what needs a restart, what of the registry is not
+in force
 </ul>
 ";
+
+/// Rules that `/routes` lists; of more it tells the number.
+const MAX_ROUTES: usize = 10_000;
+
+/// Routes that `/config` lists because they are left out.
+const MAX_LEFT_OUT: usize = 1_000;
 
 /// What the admin page shows.
 pub struct Admin {
@@ -30,6 +39,8 @@ pub struct Admin {
     pub control: Arc<Control>,
     /// The numbers.
     pub registry: Arc<Registry>,
+    /// The route registry, if there is one.
+    pub routes: Option<Arc<RouteRegistry>>,
 }
 
 impl Admin {
@@ -42,19 +53,53 @@ impl Admin {
                 answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, "draining\n")
             }
             // There is a snapshot from the first moment on: without one, nothing is started.
-            "/healthz" | "/readyz" => answer(StatusCode::OK, TEXT, "ok\n"),
-            "/routes" => {
-                let routes = listing::routes(&self.control.published().load());
-                page::json(&json!({ "routes": routes }))
+            "/healthz" => answer(StatusCode::OK, TEXT, "ok\n"),
+            "/readyz" => self.ready(),
+            "/routes" => page::json(&self.routes(MAX_ROUTES)),
+            "/config" => {
+                let registry = self.control.registry_status(MAX_LEFT_OUT);
+                page::json(&describe(&self.control.status(), &registry))
             }
-            "/config" => page::json(&describe(&self.control.status())),
             _ => answer(StatusCode::NOT_FOUND, TEXT, "404 Not Found\n"),
         }
     }
+
+    /// Routes that were known before are as good as new ones; none at all would be 404 for everybody,
+    /// where another router may know better.
+    fn ready(&self) -> Response {
+        let Some(routes) = &self.routes else {
+            return answer(StatusCode::OK, TEXT, "ok\n");
+        };
+        if !routes.knows_routes() {
+            let text = "the route registry has not been reached yet, and no routes are known from before\n";
+            return answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, text);
+        }
+        match self.registry.follow.stale_for(SystemTime::now()) {
+            None => answer(StatusCode::OK, TEXT, "ok\n"),
+            Some(seconds) => {
+                let text = format!(
+                    "ok\nthe route registry has been out of reach for {seconds} s: the routes known last are in force\n"
+                );
+                answer(StatusCode::OK, TEXT, text)
+            }
+        }
+    }
+
+    /// The rules in force, at most so many. What is not listed is counted.
+    fn routes(&self, most: usize) -> Value {
+        let snapshot = self.control.published().load_full();
+        let routes = listing::first_routes(&snapshot, most);
+        let total = snapshot.routes.len();
+        json!({
+            "total": total,
+            "not_listed": total - routes.len(),
+            "routes": routes,
+        })
+    }
 }
 
-/// The configuration in force and the last load.
-fn describe(status: &Status) -> Value {
+/// The configuration in force, the last load, and what of the registry is not in force.
+fn describe(status: &Status, registry: &RegistryStatus) -> Value {
     let (outcome, errors, needs_restart, warnings) = match &status.outcome {
         Outcome::Loaded(report) => (
             "loaded",
@@ -75,19 +120,43 @@ fn describe(status: &Status) -> Value {
             "needs_restart": needs_restart,
             "warnings": warnings,
         },
+        "registry": {
+            "routes": registry.routes,
+            "left_out": registry.left_out,
+            "not_in_force": registry.shown.iter().map(left_out).collect::<Vec<_>>(),
+        },
+    })
+}
+
+fn left_out(left_out: &LeftOut) -> Value {
+    json!({
+        "host": left_out.host.to_string(),
+        "tenant": *left_out.tenant,
+        "what": match left_out.why {
+            LeftOutReason::Endpoints(_) => "endpoints",
+            LeftOutReason::File(_) | LeftOutReason::NoEndpoint(_) => "route",
+        },
+        "why": left_out.why.to_string(),
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use config::route::UpstreamProtocol;
+
     use super::*;
+    use crate::control::RegistryUpdate;
     use crate::control::tests::Files;
-    use std::time::SystemTime;
+    use crate::registry::route::{RegistryEndpoint, RegistryRoute, RouteChange};
 
     fn admin(files: &Files) -> Admin {
         let registry = Arc::new(Registry::new(SystemTime::now()));
         let control = Arc::new(Control::start(&files.config(), Arc::clone(&registry)).unwrap());
-        Admin { control, registry }
+        Admin {
+            control,
+            registry,
+            routes: None,
+        }
     }
 
     /// Status and content of a page.
@@ -112,6 +181,79 @@ mod tests {
         let routes = ask_json(&admin, "/routes");
         assert_eq!(routes["routes"][0]["host"], "www.example.org");
         assert_eq!(routes["routes"][0]["endpoints"][0], "127.0.0.1:1");
+    }
+
+    #[test]
+    fn routes_of_the_registry_show_and_those_left_out_with_the_reason() {
+        let admin = admin(&Files::new());
+        let announced = |host: &str| {
+            RouteChange::Set(Arc::new(RegistryRoute {
+                host: host.parse().unwrap(),
+                tenant: "globex".into(),
+                shared: false,
+                protocol: UpstreamProtocol::Http1,
+                endpoints: vec![RegistryEndpoint {
+                    address: "10.0.0.1:80".parse().unwrap(),
+                    tls: None,
+                }],
+                check: None,
+            }))
+        };
+        let changes = ["www.example.org", "shop.example.org", "*.shop.example.org"];
+        let changes = changes.map(announced).to_vec();
+        admin
+            .control
+            .apply_registry(RegistryUpdate::Changes(changes));
+        let routes = ask_json(&admin, "/routes");
+        assert_eq!(
+            (&routes["total"], &routes["not_listed"]),
+            (&json!(3), &json!(0))
+        );
+        let sources: Vec<_> = routes["routes"].as_array().unwrap().iter().collect();
+        let shown = |at: usize| {
+            (
+                &sources[at]["host"],
+                &sources[at]["source"],
+                sources[at].get("line"),
+            )
+        };
+        assert_eq!(
+            shown(0),
+            (&json!("shop.example.org"), &json!("registry"), None)
+        );
+        assert_eq!(
+            shown(1),
+            (&json!("www.example.org"), &json!("file"), Some(&json!(6)))
+        );
+        assert_eq!(
+            shown(2),
+            (&json!("*.shop.example.org"), &json!("registry"), None)
+        );
+        let capped = admin.routes(2);
+        assert_eq!(
+            (&capped["total"], &capped["not_listed"]),
+            (&json!(3), &json!(1))
+        );
+        assert_eq!(
+            capped["routes"].as_array().unwrap()[..],
+            routes["routes"].as_array().unwrap()[..2]
+        );
+
+        let config = ask_json(&admin, "/config");
+        assert_eq!(config["generation"], 2);
+        let registry = &config["registry"];
+        assert_eq!(
+            (&registry["routes"], &registry["left_out"]),
+            (&json!(2), &json!(1))
+        );
+        let left_out = &registry["not_in_force"][0];
+        assert_eq!(left_out["host"], "www.example.org");
+        assert_eq!(left_out["tenant"], "globex");
+        let why = left_out["why"].as_str().unwrap();
+        assert!(
+            why.starts_with("it stands in a file: ") && why.ends_with("acme.yaml:6 (tenant acme)"),
+            "{why}"
+        );
     }
 
     #[test]

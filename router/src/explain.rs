@@ -27,7 +27,7 @@ use crate::http1::FieldSlots;
 use crate::http1::head::{RequestHead, parse_request};
 use crate::http1::rewrite::{Forwarding, request_head};
 use crate::observe::timestamp::date;
-use crate::route::{Host, RouteTarget};
+use crate::route::{Host, Origin, RouteTarget};
 use crate::snapshot::Snapshot;
 use crate::tls::CertEntry;
 
@@ -115,10 +115,14 @@ pub struct Rule {
     pub host: String,
     /// Who owns it.
     pub tenant: String,
-    /// The route file.
-    pub file: PathBuf,
+    /// file or registry.
+    pub source: &'static str,
+    /// The route file, if it comes from one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
     /// Line in it, from 1.
-    pub line: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<usize>,
 }
 
 /// An upstream and its endpoints.
@@ -308,11 +312,16 @@ fn certificate(entry: &CertEntry, sni: Option<&str>, now: SystemTime) -> Certifi
 }
 
 fn rule(target: &RouteTarget) -> Rule {
+    let (source, file, line) = match &target.origin {
+        Origin::File { file, position } => ("file", Some(file.to_path_buf()), Some(position.line)),
+        Origin::Registry => ("registry", None, None),
+    };
     Rule {
         host: target.host.to_string(),
         tenant: target.upstream.tenant.to_string(),
-        file: target.file.to_path_buf(),
-        line: target.position.line,
+        source,
+        file,
+        line,
     }
 }
 

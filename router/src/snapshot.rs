@@ -1,7 +1,8 @@
 //! What a request may look at: one immutable value behind one pointer.
 //!
-//! `control` builds a snapshot from files and publishes it; every worker holds a cached reference
-//! and a request keeps the snapshot it began with. A bad file never produces one.
+//! `control` builds a snapshot from files and the registry and publishes it; every worker holds a
+//! cached reference and a request keeps the snapshot it began with. A bad file never produces one.
+//! What a change did not touch is shared with the snapshot before.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,20 +13,17 @@ use config::router::{Limits, RedirectStatus, Timeouts};
 use crate::http1::head::HeadLimits;
 use crate::route::RouteTable;
 use crate::tls::CertificateStore;
-use crate::upstream::Upstream;
 
-/// Everything the data plane needs, as of one load.
+/// Everything the data plane needs, as of one change.
 pub struct Snapshot {
     /// Counts up with every published snapshot, from 1.
     pub generation: u64,
     /// Host rules to upstreams.
     pub routes: RouteTable,
     /// Server certificates by SNI.
-    pub certificates: CertificateStore,
-    /// Every upstream that `routes` leads to, once each.
-    pub upstreams: Vec<Arc<Upstream>>,
+    pub certificates: Arc<CertificateStore>,
     /// Settings that may change while connections live.
-    pub settings: Settings,
+    pub settings: Arc<Settings>,
 }
 
 /// The settings of `router.yaml` that the request path reads.

@@ -44,8 +44,8 @@ bare_root() {
 }
 
 # The way to the registries is the machine's and no part of what is tried: name servers, a proxy, a company's CA.
-# Sources of packages are not taken over: debootstrap's own list stays, as does cargo's default registry, unless
-# the machine's cargo is told to use another in its environment (network_environment).
+# Sources of packages are not taken over: debootstrap's own list stays, as do the default registries of cargo and pip,
+# unless the machine's are told to use others in its environment (network_environment).
 same_network() {
     cat /etc/resolv.conf >"$1/etc/resolv.conf"
     cat /etc/hosts >"$1/etc/hosts"
@@ -59,8 +59,11 @@ same_network() {
 }
 
 network_environment() {
-    env | grep -iE '^((https?|all|no)_proxy|CARGO_(HTTP|NET|REGISTRIES|SOURCE)_[A-Z_]*|GATEHOUSE_MIRROR|CI|TERM)=' |
+    env | grep -iE '^((https?|all|no)_proxy|CARGO_(HTTP|NET|REGISTRIES|SOURCE)_[A-Z_]*|GATEHOUSE_MIRROR|CI|TERM|'\
+'PIP_(PROXY|INDEX_URL|EXTRA_INDEX_URL|TRUSTED_HOST|TIMEOUT|DEFAULT_TIMEOUT|RETRIES))=' |
         grep -viE '^[^=]*(TOKEN|CREDENTIAL|PASSWORD)[^=]*=' || :
+    # pip brings authorities of its own; those of the machine were copied here.
+    echo PIP_CERT=/etc/ssl/certs/ca-certificates.crt
 }
 
 # First process of new namespaces: goes into the copy for good, then runs the command there.

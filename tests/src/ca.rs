@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, RsaKeySize,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, RsaKeySize, SanType,
 };
 use rustls::pki_types::CertificateDer;
 
@@ -89,6 +89,23 @@ impl Ca {
         self.issue_with(names, kind, usages)
     }
 
+    /// A client's certificate that says who it is by a URI, such as
+    /// `spiffe://gatehouse/tenant/acme`.
+    ///
+    /// # Errors
+    /// If it is no URI in ASCII or the key cannot be generated.
+    pub fn issue_client(&self, uri: &str) -> Result<Leaf> {
+        let mut params = CertificateParams::new(Vec::<String>::new())?;
+        params
+            .subject_alt_names
+            .push(SanType::URI(uri.to_owned().try_into()?));
+        self.sign(
+            params,
+            KeyKind::Ecdsa,
+            vec![ExtendedKeyUsagePurpose::ClientAuth],
+        )
+    }
+
     fn issue_with(
         &self,
         names: &[&str],
@@ -104,6 +121,15 @@ impl Ca {
         if let Some(first) = names.first() {
             params.distinguished_name.push(DnType::CommonName, *first);
         }
+        self.sign(params, kind, usages)
+    }
+
+    fn sign(
+        &self,
+        mut params: CertificateParams,
+        kind: KeyKind,
+        usages: Vec<ExtendedKeyUsagePurpose>,
+    ) -> Result<Leaf> {
         params.extended_key_usages = usages;
         params.use_authority_key_identifier_extension = true;
         let key = match kind {

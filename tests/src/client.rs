@@ -6,12 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use rustls::pki_types::ServerName;
+use rustls::client::WantsClientCert;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{
-    ClientConfig, ClientConnection, NamedGroup, ProtocolVersion, RootCertStore, StreamOwned,
+    ClientConfig, ClientConnection, ConfigBuilder, NamedGroup, ProtocolVersion, RootCertStore,
+    StreamOwned,
 };
 
-use crate::ca::Ca;
+use crate::ca::{Ca, Leaf};
 
 /// How long a read waits before the test is failed: far beyond what a slow machine needs.
 const READ_PATIENCE: Duration = Duration::from_secs(30);
@@ -42,16 +45,24 @@ impl TlsClient {
     /// Never: the provider supports its own default versions.
     #[must_use]
     pub fn new(ca: &Ca, alpn: &[&str]) -> Self {
-        let mut roots = RootCertStore::empty();
-        roots
-            .add(ca.der().clone())
-            .expect("our own authority is a certificate");
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("the provider supports the default versions")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let builder = trusting(ca);
+        Self::with(builder.with_no_client_auth(), alpn)
+    }
+
+    /// As [`TlsClient::new`], with a certificate that says who we are.
+    ///
+    /// # Errors
+    /// If the certificate or its key cannot be read.
+    pub fn with_identity(ca: &Ca, identity: &Leaf, alpn: &[&str]) -> Result<Self> {
+        let chain = CertificateDer::pem_slice_iter(identity.chain.as_bytes())
+            .collect::<Result<_, _>>()
+            .context("our certificate")?;
+        let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).context("our key")?;
+        let builder = trusting(ca);
+        Ok(Self::with(builder.with_client_auth_cert(chain, key)?, alpn))
+    }
+
+    fn with(mut config: ClientConfig, alpn: &[&str]) -> Self {
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         // Each handshake in full: a resumed one shows no certificate.
         config.resumption = rustls::client::Resumption::disabled();
@@ -71,7 +82,26 @@ impl TlsClient {
     /// # Errors
     /// If the connection or the handshake fails.
     pub fn connect(&self, address: SocketAddr, name: &str) -> Result<Connection> {
-        let tcp = tcp(address)?;
+        self.handshake(tcp(address)?, name)
+    }
+
+    /// As [`TlsClient::connect`], and waits no longer than `patience` for anything: neither for the
+    /// connection, nor for a read or write later.
+    ///
+    /// # Errors
+    /// If the connection or the handshake fails, or takes too long.
+    pub fn connect_within(
+        &self,
+        address: SocketAddr,
+        name: &str,
+        patience: Duration,
+    ) -> Result<Connection> {
+        let tcp = TcpStream::connect_timeout(&address, patience)
+            .with_context(|| format!("connect to {address}"))?;
+        self.handshake(settle(tcp, patience)?, name)
+    }
+
+    fn handshake(&self, tcp: TcpStream, name: &str) -> Result<Connection> {
         let name = ServerName::try_from(name.to_owned())?;
         let mut session = ClientConnection::new(Arc::clone(&self.config), name)?;
         let mut transport = tcp.try_clone()?;
@@ -95,6 +125,7 @@ impl TlsClient {
         Ok(Connection {
             stream: Transport::Tls(Box::new(StreamOwned::new(session, transport))),
             buffer: Vec::new(),
+            received: 0,
             tcp,
             handshake: Some(handshake),
         })
@@ -106,6 +137,7 @@ impl TlsClient {
 pub struct Connection {
     stream: Transport,
     buffer: Vec<u8>,
+    received: u64,
     tcp: TcpStream,
     handshake: Option<Handshake>,
 }
@@ -176,6 +208,7 @@ impl Connection {
         Ok(Self {
             stream: Transport::Plain(tcp.try_clone()?),
             buffer: Vec::new(),
+            received: 0,
             tcp,
             handshake: None,
         })
@@ -193,6 +226,12 @@ impl Connection {
     /// If the socket is gone.
     pub fn local_address(&self) -> Result<SocketAddr> {
         self.tcp.local_addr().map_err(Into::into)
+    }
+
+    /// Bytes that came so far, without those of TLS itself: what tells an answer that had begun.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.received
     }
 
     /// How long a read may wait from now on.
@@ -347,6 +386,7 @@ impl Connection {
             Ok(0) => Ok(false),
             Ok(length) => {
                 self.buffer.extend_from_slice(&chunk[..length]);
+                self.received += length as u64;
                 Ok(true)
             }
             Err(error) => match error.kind() {
@@ -368,7 +408,10 @@ impl Connection {
 impl Read for Connection {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         if self.buffer.is_empty() {
-            return self.stream.read(buffer);
+            return self
+                .stream
+                .read(buffer)
+                .inspect(|length| self.received += *length as u64);
         }
         let length = buffer.len().min(self.buffer.len());
         buffer[..length].copy_from_slice(&self.buffer[..length]);
@@ -412,11 +455,27 @@ impl Write for Transport {
     }
 }
 
+fn trusting(ca: &Ca) -> ConfigBuilder<ClientConfig, WantsClientCert> {
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(ca.der().clone())
+        .expect("our own authority is a certificate");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider supports the default versions")
+        .with_root_certificates(roots)
+}
+
 fn tcp(address: SocketAddr) -> Result<TcpStream> {
     let tcp = TcpStream::connect(address).with_context(|| format!("connect to {address}"))?;
+    settle(tcp, READ_PATIENCE)
+}
+
+fn settle(tcp: TcpStream, patience: Duration) -> Result<TcpStream> {
     tcp.set_nodelay(true)?;
-    tcp.set_read_timeout(Some(READ_PATIENCE))?;
-    tcp.set_write_timeout(Some(READ_PATIENCE))?;
+    tcp.set_read_timeout(Some(patience))?;
+    tcp.set_write_timeout(Some(patience))?;
     Ok(tcp)
 }
 

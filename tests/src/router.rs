@@ -43,9 +43,31 @@ impl Router {
         addresses: &[SocketAddr],
         admin: SocketAddr,
     ) -> Result<Self> {
+        let command = Self::command(configuration)?;
+        let process = Process::start("router", command, namespace, folder)?;
+        Self::of(process, namespace, addresses, admin)
+    }
+
+    /// `router run`, for whoever starts it in a way of his own.
+    ///
+    /// # Errors
+    /// If it has not been built.
+    pub fn command(configuration: &Path) -> Result<Command> {
         let mut command = Command::new(binary("router")?);
         command.arg("run").arg("--config").arg(configuration);
-        let process = Process::start("router", command, namespace, folder)?;
+        Ok(command)
+    }
+
+    /// A router that was started as this process; waits until it listens.
+    ///
+    /// # Errors
+    /// If it ends instead, with its log.
+    pub fn of(
+        process: Process,
+        namespace: Option<&Namespace>,
+        addresses: &[SocketAddr],
+        admin: SocketAddr,
+    ) -> Result<Self> {
         let mut router = Self {
             process,
             namespace: namespace.cloned(),

@@ -232,16 +232,18 @@ fn find<'a>(entries: &'a [Entry], name: &str) -> Option<&'a Entry> {
     entries.iter().find(|entry| entry.key == name)
 }
 
-/// The first sentence of a field's description tells what is missing.
+/// The first sentence of a field's description tells what is missing. Its first letter becomes
+/// small, unless an abbreviation begins with it.
 fn about_help(about: &str) -> String {
     let first = about.split(". ").next().unwrap_or(about);
-    let mut chars = first.trim_end_matches('.').chars();
-    let lower: String = chars
-        .next()
-        .into_iter()
-        .flat_map(char::to_lowercase)
-        .collect();
-    format!("{lower}{}", chars.as_str())
+    let first = first.trim_end_matches('.');
+    let mut chars = first.chars();
+    let (letter, rest) = (chars.next(), chars.as_str());
+    if rest.starts_with(char::is_uppercase) {
+        return first.to_owned();
+    }
+    let lower: String = letter.into_iter().flat_map(char::to_lowercase).collect();
+    format!("{lower}{rest}")
 }
 
 /// A message with the nearest known name as advice, or all names where none is near.

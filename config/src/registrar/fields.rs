@@ -6,17 +6,26 @@ use serde_json::json;
 
 use super::{Announcement, Check, Credentials, Probe, RegistrarConfig};
 use crate::error::{InvalidValue, quoted};
-use crate::net::HostName;
-use crate::net::kinds::{MAX_DURATION, duration, label, socket_address};
+use crate::net::kinds::{duration, label, socket_address};
+use crate::net::url::{https_url, url};
 use crate::reader::kinds::{
-    FilePath, Text, choice, integer, list, mapping, placed, refuse_twice, text, values,
+    Boolean, FilePath, Placed, choice, integer, list, mapping, placed, refuse_twice, text, values,
 };
 use crate::reader::{Fields, Mapping};
 use crate::route::{HostMatch, UpstreamProtocol};
 
+/// The bounds of the registry's API.
+const LONGEST_TTL: Duration = Duration::from_secs(60 * 60);
+const MAX_ANNOUNCEMENTS: usize = 32;
+
 impl Mapping for RegistrarConfig {
     fn fields(f: &mut Fields<'_>) -> Option<Self> {
         let tenant = f.required("tenant", "The tenant whose names are announced.", label());
+        let instance = f.optional(
+            "instance",
+            "This instance's name among the tenant's. The host's name when absent.",
+            label(),
+        );
         let registries = f.required(
             "registries",
             "https:// addresses of every registry; all are tried.",
@@ -33,23 +42,23 @@ impl Mapping for RegistrarConfig {
             "What proves the tenant: `certificate` and `key`, or `token`.",
             mapping::<Credentials>(),
         );
-        let seconds = duration().within(Duration::from_secs(1), MAX_DURATION);
+        let seconds = |least| duration().within(Duration::from_secs(least), LONGEST_TTL);
         let ttl = f.defaulted(
             "ttl",
-            "How long an announcement holds without renewal.",
-            seconds,
+            "How long an announcement holds without renewal, 5s to 1h.",
+            seconds(5),
             json!("60s"),
         );
         let renew = f.defaulted(
             "renew",
             "How often it is renewed; at most half of `ttl`.",
-            seconds,
+            seconds(1),
             json!("20s"),
         );
         let routes = f.required(
             "routes",
-            "What is announced; at least one.",
-            list(placed(mapping::<Announcement>())).of_length(1..=10_000),
+            "What is announced; 1 to 32.",
+            list(placed(mapping::<Announcement>())).of_length(1..=MAX_ANNOUNCEMENTS),
         );
         if let Some(registries) = &registries {
             refuse_twice(f, registries, "this registry", |url| {
@@ -60,6 +69,7 @@ impl Mapping for RegistrarConfig {
             refuse_twice(f, routes, "this route", |route| {
                 (route.host.clone(), route.endpoint)
             });
+            refuse_discord(f, routes);
         }
         if let (Some(ttl), Some(renew)) = (ttl, renew)
             && renew > ttl / 2
@@ -72,6 +82,7 @@ impl Mapping for RegistrarConfig {
         }
         Some(Self {
             tenant: tenant?,
+            instance: instance?,
             registries: values(registries?),
             ca: ca?,
             credentials: credentials?,
@@ -79,6 +90,26 @@ impl Mapping for RegistrarConfig {
             renew: renew?,
             routes: values(routes?),
         })
+    }
+}
+
+/// The registry keeps one record for each name that an instance announces: endpoints are several
+/// in it, what is spoken towards them is not.
+fn refuse_discord(f: &mut Fields<'_>, routes: &[Placed<Announcement>]) {
+    for (index, later) in routes.iter().enumerate() {
+        let spoken = |route: &Announcement| (route.protocol, route.tls.clone(), route.shared);
+        let discord = routes[..index].iter().find(|earlier| {
+            earlier.value.host == later.value.host && spoken(&earlier.value) != spoken(&later.value)
+        });
+        if let Some(earlier) = discord {
+            let reason = InvalidValue::new(format!(
+                "{} is announced otherwise in line {}",
+                quoted(&later.value.host.to_string()),
+                earlier.position.line
+            ));
+            let help = "endpoints of one name must agree on `protocol`, `tls` and `shared`";
+            f.refuse_item(later, reason.help(help));
+        }
     }
 }
 
@@ -132,6 +163,12 @@ impl Mapping for Announcement {
             "TLS towards the endpoint; plain text when absent.",
             mapping(),
         );
+        let shared = f.defaulted(
+            "shared",
+            "Whether other tenants may hold narrower names beneath this suffix.",
+            Boolean,
+            json!(false),
+        );
         let check = f.required(
             "check",
             "When the endpoint counts as healthy.",
@@ -148,6 +185,7 @@ impl Mapping for Announcement {
             endpoint: endpoint?.value,
             protocol: protocol?,
             tls: tls?,
+            shared: shared?,
             check: check?,
         })
     }
@@ -251,64 +289,6 @@ impl Mapping for Check {
             timeout: timeout?,
             failures: u32::try_from(failures?).ok()?,
         })
-    }
-}
-
-fn https_url() -> Text<String> {
-    text(
-        "an https:// address",
-        Some("^https://[^/\\s]+/?$"),
-        |value| {
-            let (rest, host) = parse_url(value, &["https://"])?;
-            if !matches!(rest, "" | "/") {
-                return Err(InvalidValue::new(format!("{} has a path", quoted(value)))
-                    .help(format!("write `https://{host}`")));
-            }
-            Ok(format!("https://{host}"))
-        },
-    )
-}
-
-fn url() -> Text<String> {
-    text(
-        "an http:// or https:// address",
-        Some("^https?://[^/\\s]+(/\\S*)?$"),
-        |value| parse_url(value, &["http://", "https://"]).map(|_| value.to_owned()),
-    )
-}
-
-/// Splits a URL into its path and its authority: a host name or address, and perhaps a port.
-fn parse_url<'a>(value: &'a str, schemes: &[&str]) -> Result<(&'a str, &'a str), InvalidValue> {
-    let wrong = |why: &str| InvalidValue::new(format!("{} {why}", quoted(value)));
-    let rest = schemes
-        .iter()
-        .find_map(|scheme| value.strip_prefix(scheme))
-        .ok_or_else(|| wrong(&format!("does not begin with {}", schemes.join(" or "))))?;
-    if !value.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(wrong(
-            "holds a blank, a control character or a letter beyond ASCII",
-        ));
-    }
-    let end = rest.find('/').unwrap_or(rest.len());
-    let (authority, path) = rest.split_at(end);
-    let (host, port) = match authority.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
-        _ => (authority, None),
-    };
-    if port.is_some_and(|port| port.parse::<u16>().map_or(true, |port| port == 0)) {
-        return Err(wrong("has no valid port"));
-    }
-    let bracketed = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'));
-    let right = match bracketed {
-        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => host.parse::<std::net::Ipv4Addr>().is_ok() || HostName::parse(host).is_ok(),
-    };
-    if right {
-        Ok((path, authority))
-    } else {
-        Err(wrong("has no valid host"))
     }
 }
 

@@ -59,6 +59,38 @@ impl HostMatch {
     }
 }
 
+impl HostMatch {
+    /// Every suffix that could take all names of this rule and more, as [`HostMatch::Suffix`] holds
+    /// it: each begins at a hyphen of the first label or at the first dot, and leaves at least one
+    /// character to the star.
+    pub fn wider_suffixes(&self) -> impl Iterator<Item = &str> {
+        let text = match self {
+            Self::Exact(name) => name.as_str(),
+            Self::Suffix(suffix) => suffix.as_str(),
+        };
+        // A star never stands for a dot. A suffix that begins with one has nothing wider.
+        let first_dot = text.find('.').unwrap_or(text.len());
+        let label = text.as_bytes().get(1..=first_dot).unwrap_or_default();
+        label
+            .iter()
+            .enumerate()
+            .filter(|(_, byte)| matches!(byte, b'-' | b'.'))
+            .map(move |(index, _)| &text[index + 1..])
+    }
+
+    /// Whether every host that `other` takes is taken by this rule as well.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (_, Self::Exact(name)) => self.matches(name.as_str()),
+            (Self::Exact(_), Self::Suffix(_)) => false,
+            (Self::Suffix(wide), Self::Suffix(narrow)) => narrow
+                .strip_suffix(wide.as_str())
+                .is_some_and(|star| !star.contains('.')),
+        }
+    }
+}
+
 impl FromStr for HostMatch {
     type Err = InvalidValue;
 

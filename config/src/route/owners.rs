@@ -53,7 +53,7 @@ pub fn owners<'a>(
         }
     }
     for claim in claims {
-        for suffix in wider_suffixes(&claim.route.host) {
+        for suffix in claim.route.host.wider_suffixes() {
             let Some(wider) = suffixes.get(suffix) else {
                 continue;
             };
@@ -105,21 +105,4 @@ impl Claim<'_> {
             source_line: None,
         }
     }
-}
-
-/// Every suffix that could take all names of a rule and more: each begins at a hyphen of the
-/// first label or at the first dot, and leaves at least one character to the star.
-fn wider_suffixes(host: &HostMatch) -> impl Iterator<Item = &str> {
-    let text = match host {
-        HostMatch::Exact(name) => name.as_str(),
-        HostMatch::Suffix(suffix) => suffix.as_str(),
-    };
-    // A star never stands for a dot. A suffix that begins with one has nothing wider.
-    let first_dot = text.find('.').unwrap_or(text.len());
-    let label = text.as_bytes().get(1..=first_dot).unwrap_or_default();
-    label
-        .iter()
-        .enumerate()
-        .filter(|(_, byte)| matches!(byte, b'-' | b'.'))
-        .map(move |(index, _)| &text[index + 1..])
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::registry::ReadRegistry;
 use super::{
     Certificates, HttpListener, HttpsListener, Limits, RedirectStatus, RouterConfig, Timeouts,
     TlsVersion,
@@ -43,8 +44,9 @@ impl Mapping for RouterConfig {
         );
         let routes = f.required(
             "routes",
-            "Route files: paths, or folders whose *.yaml are all read.",
-            list(placed(FilePath)).of_length(1..=usize::MAX),
+            "Route files: paths, or folders whose *.yaml are all read. May be empty beside a \
+             `registry`.",
+            list(placed(FilePath)),
         );
         let trusted_proxies = f.defaulted(
             "trusted_proxies",
@@ -87,7 +89,19 @@ impl Mapping for RouterConfig {
             Boolean,
             json!(true),
         );
+        let registry = f.optional(
+            "registry",
+            "The route registry that this router follows, and serves if it has an `api`. Routes \
+             come from files alone when absent.",
+            mapping::<ReadRegistry>(),
+        );
 
+        if let (Some(routes), Some(None)) = (&routes, &registry)
+            && routes.is_empty()
+        {
+            let reason = InvalidValue::new("needs at least 1 item, found 0");
+            f.refuse("routes", reason.help("only a `registry` has other routes"));
+        }
         if let Some(routes) = &routes {
             refuse_twice(f, routes, "this path", Clone::clone);
         }
@@ -110,7 +124,8 @@ impl Mapping for RouterConfig {
             .iter()
             .flat_map(|http| &http.addresses)
             .chain(https.iter().flat_map(|https| &https.addresses))
-            .chain(admin.iter().flatten());
+            .chain(admin.iter().flatten())
+            .chain(registry.iter().flatten().flat_map(|read| &read.listeners));
         refuse_overlaps(f, listeners.collect());
 
         Some(Self {
@@ -125,7 +140,7 @@ impl Mapping for RouterConfig {
             limits: limits?,
             upgrades: values(upgrades?),
             access_log: access_log?,
-            registry: None,
+            registry: registry?.map(|read| read.config),
         })
     }
 }
@@ -370,7 +385,8 @@ impl Mapping for Limits {
     }
 }
 
-fn addresses(least: usize) -> List<PlacedKind<Text<SocketAddr>>> {
+/// Addresses that a listener is given: so many at least.
+pub(super) fn addresses(least: usize) -> List<PlacedKind<Text<SocketAddr>>> {
     list(placed(socket_address())).of_length(least..=64)
 }
 

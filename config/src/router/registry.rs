@@ -1,9 +1,13 @@
 //! `registry:` in `router.yaml`: the route registry that this router follows and, if it listens,
 //! serves.
 
+mod fields;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub(super) use fields::ReadRegistry;
 
 /// `registry:`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,25 +17,28 @@ pub struct RegistryConfig {
     /// Where routes, zones and tokens are kept.
     pub store: RegistryStore,
     /// Folder for what outlives a restart: the embedded store, or the last known routes.
+    /// `/var/lib/gatehouse/router`.
     pub state: PathBuf,
     /// How long changes are gathered after one was published; the first is published at once.
-    /// 50 ms.
+    /// Up to 5 s; 0 gathers nothing. 50 ms.
     pub batch: Duration,
     /// How long a key for session tickets is used before the next takes its place; clients resume
-    /// their sessions at every router for at least as long. 6 h.
+    /// their sessions at every router for at least as long. 1 min to 24 h. 6 h.
     pub ticket_rotation: Duration,
 }
 
 /// `registry.api`: the HTTP API over TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegistryApi {
-    /// Addresses to listen on; at least one.
+    /// Addresses to listen on; at least one. None is shared with another listener.
     pub addresses: Vec<SocketAddr>,
     /// PEM file of the API's own certificate chain.
     pub certificate: PathBuf,
     /// PEM file of its private key.
     pub key: PathBuf,
     /// PEM file of the authorities that sign client certificates; without it only tokens count.
+    /// Beside the embedded store either this or `operators` is there: nobody else could issue the
+    /// first token.
     pub client_ca: Option<PathBuf>,
     /// File of the operators' hashed tokens, as `router registry token create --operator` writes
     /// it.
@@ -47,16 +54,16 @@ pub struct RegistryApi {
 /// `registry.store`: where the registry's data is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RegistryStore {
-    /// In a file in `state`, for a single router.
+    /// `store: embedded`, the default: in a file in `state`, for a single router.
     Embedded,
-    /// In an etcd cluster, for several routers.
+    /// `store: {etcd: ...}`: in an etcd cluster, for several routers.
     Etcd(EtcdStore),
 }
 
 /// `registry.store.etcd`: an etcd cluster, over mutual TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EtcdStore {
-    /// `https://` addresses of its members.
+    /// `https://` addresses of its members, 1 to 16, without a path.
     pub endpoints: Vec<String>,
     /// PEM file of the authorities that sign the members' certificates.
     pub ca: PathBuf,
@@ -64,6 +71,7 @@ pub struct EtcdStore {
     pub certificate: PathBuf,
     /// PEM file of its private key.
     pub key: PathBuf,
-    /// What all keys begin with. `/gatehouse/`.
+    /// What all keys begin with: begins and ends with a slash, so that no other prefix begins with
+    /// it by chance. `/gatehouse/`.
     pub prefix: String,
 }

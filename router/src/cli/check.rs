@@ -51,7 +51,7 @@ fn summary(built: &Built) -> String {
         counted(built.snapshot.routes.len(), "route"),
         counted(built.tenants(), "tenant"),
         counted(built.route_files(), "file"),
-        counted(built.snapshot.upstreams.len(), "upstream"),
+        counted(built.upstreams(), "upstream"),
         counted(built.snapshot.certificates.len(), "certificate"),
     )
 }
@@ -66,7 +66,7 @@ fn as_json(result: &Result<Built, ConfigErrors>) -> serde_json::Value {
                 "route_files": built.route_files(),
                 "tenants": built.tenants(),
                 "routes": built.snapshot.routes.len(),
-                "upstreams": built.snapshot.upstreams.len(),
+                "upstreams": built.upstreams(),
                 "certificates": built.snapshot.certificates.len(),
             },
         }),

@@ -1,9 +1,12 @@
 //! The command line: what can be asked of the `router` program.
 
+mod announce;
 mod check;
 mod explain;
+mod registry;
 mod routes;
 mod run;
+mod table;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,8 +16,10 @@ use daemon::output;
 
 /// Everything went well.
 const OK: u8 = 0;
-/// The files are refused, or the router failed. clap itself ends with 2 on bad usage.
+/// The files are refused, or the router failed.
 const FAILED: u8 = 1;
+/// Wrong usage; clap itself ends with the same.
+const USAGE: u8 = 2;
 
 const ABOUT: &str = "\
 The HTTPS edge of many tenant clusters: ends TLS, finds the owner of each request's host, forwards \
@@ -45,6 +50,10 @@ Examples:
       Serve. SIGHUP or a changed file reloads, SIGTERM drains.
   router explain https://shop.acme.example.org/cart --config router.yaml
       Which certificate, which rule, which endpoints, which fields, and why.
+  router announce --config registrar.yaml
+      On an instance: announce its routes to the route registry while they are healthy.
+  router registry route list
+      Ask the route registry; `router registry --help` teaches how.
 
 Exit codes: 0 well, 1 refused or failed, 2 wrong usage.";
 
@@ -82,6 +91,14 @@ enum Command {
     ///
     /// Calls the same functions as the running router. Without a scheme the URL is https.
     Explain(explain::ExplainArgs),
+    /// Announce an instance's routes to the route registry while they are healthy: the registrar
+    ///
+    /// Checks each route, announces at once what is healthy, renews it, withdraws at once what is not.
+    /// Tries every registry. Reloads on SIGHUP and when a file changes; a file that is refused changes
+    /// nothing and is logged with the reason. SIGTERM and SIGINT withdraw everything.
+    Announce(announce::AnnounceArgs),
+    /// Ask the route registry: routes, instances, tokens, zones
+    Registry(Box<registry::RegistryArgs>),
 }
 
 /// Which configuration.
@@ -101,12 +118,18 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::check(&args),
         Command::Routes(args) => routes::routes(&args),
         Command::Explain(args) => explain::explain(&args),
+        Command::Announce(args) => announce::announce(&args),
+        Command::Registry(args) => registry::registry(&args),
     };
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             output::complain(&format!("router: {error:#}\n"));
-            ExitCode::from(FAILED)
+            ExitCode::from(if error.is::<registry::WrongUsage>() {
+                USAGE
+            } else {
+                FAILED
+            })
         }
     }
 }
@@ -129,6 +152,28 @@ mod tests {
             &["router", "explain"],
             &["router", "run", "--log-format", "xml"],
             &["router", "explain", "a.example", "--client", "here"],
+            &["router", "announce", "--json"],
+            &["router", "registry", "route"],
+            &["router", "registry", "route", "get", "a..b"],
+            &["router", "registry", "route", "add", "a.example.org"],
+            &[
+                "router",
+                "registry",
+                "route",
+                "list",
+                "--registry",
+                "http://a",
+            ],
+            &["router", "registry", "token", "create"],
+            &["router", "registry", "token", "create", "--operator", "me"],
+            &[
+                "router",
+                "registry",
+                "zone",
+                "add",
+                "acme",
+                "*.a.example.org",
+            ],
         ] {
             let error = Cli::try_parse_from(line).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line:?}");
@@ -143,15 +188,17 @@ mod tests {
 
     #[test]
     fn the_examples_of_help_parse() {
-        let lines = EXAMPLES
-            .lines()
+        let lines = [EXAMPLES, registry::EXAMPLES]
+            .into_iter()
+            .flat_map(str::lines)
             .filter_map(|line| line.strip_prefix("  router "));
         let mut count = 0;
         for line in lines {
-            let words = std::iter::once("router").chain(line.split(' '));
-            Cli::try_parse_from(words).unwrap();
+            // No word of them holds a blank.
+            let words = line.split(' ').map(|word| word.trim_matches('\''));
+            Cli::try_parse_from(std::iter::once("router").chain(words)).unwrap();
             count += 1;
         }
-        assert_eq!(count, 3);
+        assert_eq!(count, 13);
     }
 }

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use clap::Args;
 use daemon::output;
 
+use super::table::table;
 use super::{ConfigArgs, FAILED, OK};
 use crate::control::build::build_once;
 use crate::control::listing::{self, ListedRoute};
@@ -39,12 +40,12 @@ pub(super) fn routes(args: &RoutesArgs) -> anyhow::Result<u8> {
     output::print(&if args.json {
         serde_json::to_string_pretty(&routes)? + "\n"
     } else {
-        table(&routes)
+        listed(&routes)
     })?;
     Ok(OK)
 }
 
-fn table(routes: &[ListedRoute]) -> String {
+fn listed(routes: &[ListedRoute]) -> String {
     let head = [
         "HOST",
         "TENANT",
@@ -53,37 +54,23 @@ fn table(routes: &[ListedRoute]) -> String {
         "ENDPOINTS",
         "FROM",
     ];
-    let rows: Vec<[String; 6]> = std::iter::once(head.map(str::to_owned))
-        .chain(routes.iter().map(row))
-        .collect();
-    let mut widths = [0; 6];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut text = String::new();
-    for row in &rows {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(widths) {
-            line.push_str(&format!("{cell:<width$}  "));
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
+    table(head, routes.iter().map(row))
 }
 
 fn row(route: &ListedRoute) -> [String; 6] {
     let endpoints: Vec<_> = route.endpoints.iter().map(ToString::to_string).collect();
     let security = if route.tls { "+tls" } else { "" };
+    let from = match (&route.file, route.line) {
+        (Some(file), Some(line)) => format!("{}:{line}", file.display()),
+        _ => route.source.to_owned(),
+    };
     [
         route.host.clone(),
         route.tenant.clone(),
         route.upstream.clone(),
         format!("{}{security}", route.protocol),
         endpoints.join(","),
-        format!("{}:{}", route.file.display(), route.line),
+        from,
     ]
 }
 
@@ -100,10 +87,11 @@ mod tests {
             protocol: "http1",
             tls,
             endpoints: vec!["127.0.0.1:1".parse().unwrap(), "[::1]:2".parse().unwrap()],
-            file: "routes.d/acme.yaml".into(),
-            line: 6,
+            source: "file",
+            file: Some("routes.d/acme.yaml".into()),
+            line: Some(6),
         };
-        let text = table(&[
+        let text = listed(&[
             route("a.example.org", true),
             route("*.longer.example.org", false),
         ]);

@@ -1,28 +1,35 @@
-//! From what the files say to a snapshot.
+//! From what the files say to what is in force.
+//!
+//! [`read`] takes from the disk whatever has to be taken from it, [`merge`] brings it into the table
+//! of routes. Between the two nothing waits for a disk, so that the registry's changes, which go into
+//! the same table, are not held up by a load.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use config::document::Position;
+use config::document::{MAX_BYTES, Position};
 use config::error::InvalidValue;
+use config::route::{self, UpstreamTrust};
 use config::router::RouterConfig;
 use config::{ConfigError, ConfigErrors};
+use daemon::files::read_bounded;
 
-use super::intern::{Ids, InternError, Interned, Interning};
+use super::files::FileRules;
+use super::intern::{Interner, Wanted};
 use super::load::{LoadedConfig, LoadedRoutes};
 use crate::observe::metrics::SnapshotSize;
 use crate::observe::timestamp::date;
-use crate::route::{RouteTable, RouteTarget};
+use crate::route::{DuplicateOwner, Origin, RouteTable, RouteTarget};
 use crate::snapshot::{Settings, Snapshot};
-use crate::tls::{CertificateStore, TlsPolicy};
+use crate::tls::{CertificateStore, SharedTickets, TlsPolicy, Trust, UpstreamTlsError};
 use crate::upstream::Upstream;
 
 /// How long before it expires a certificate is worth a warning.
 const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 24 * 3600);
 
-/// A snapshot, what it was made of, and what somebody should look at.
+/// A snapshot of files alone, and what somebody should look at.
 pub struct Built {
     /// The snapshot.
     pub snapshot: Arc<Snapshot>,
@@ -30,8 +37,38 @@ pub struct Built {
     pub router: RouterConfig,
     /// One line each: certificates that expire, upstreams without a route.
     pub warnings: Vec<String>,
-    pub(super) routes: Vec<LoadedRoutes>,
-    pub(super) interned: Interned,
+    pub(super) files: FileRules,
+    pub(super) interner: Interner,
+}
+
+/// What a load took from the disk. What is wrong with it is in there as well, so that everything
+/// that is wrong can be told of at once.
+pub(super) struct Read {
+    pub(super) router: RouterConfig,
+    pub(super) warnings: Vec<String>,
+    /// The same object as before, if the same certificates are used in the same way.
+    certificates: Option<Arc<CertificateStore>>,
+    file: PathBuf,
+    routes: Vec<LoadedRoutes>,
+    authorities: HashMap<PathBuf, Result<Vec<u8>, ConfigErrors>>,
+    errors: Vec<ConfigError>,
+}
+
+/// What is in force and may stay so: settings and certificates.
+pub(super) struct Previous<'a> {
+    pub(super) router: &'a RouterConfig,
+    pub(super) snapshot: &'a Snapshot,
+}
+
+/// A table with the rules of the files that were read in place of those before.
+pub(super) struct Merged {
+    pub(super) table: RouteTable,
+    pub(super) files: FileRules,
+    pub(super) certificates: Arc<CertificateStore>,
+    /// Rules that the table did not have like this before.
+    pub(super) fresh: Vec<Arc<RouteTarget>>,
+    /// Whether any rule is new, other than before, or gone.
+    pub(super) changed: bool,
 }
 
 /// Loads a configuration once, for a command that looks at it and ends.
@@ -39,20 +76,41 @@ pub struct Built {
 /// # Errors
 /// Everything that is wrong with any file, certificates included.
 pub fn build_once(file: &Path, now: SystemTime) -> Result<Built, ConfigErrors> {
-    build(super::load::load(file), None, &mut Ids::default(), now)
+    first(read(super::load::load(file), None, now)?)
 }
 
-/// Builds a snapshot; takes from `previous` what did not change. The same as `previous` if nothing
-/// did. Blocks while it reads and parses certificates.
+/// A snapshot of files where there was none before.
+pub(super) fn first(read: Read) -> Result<Built, ConfigErrors> {
+    let mut interner = Interner::default();
+    let nothing = FileRules::default();
+    let merged = merge(&read, RouteTable::default(), &nothing, &mut interner)?;
+    let Read {
+        router, warnings, ..
+    } = read;
+    let snapshot = Arc::new(Snapshot {
+        generation: 1,
+        routes: merged.table,
+        certificates: merged.certificates,
+        settings: Arc::new(settings(&router)),
+    });
+    Ok(Built {
+        snapshot,
+        router,
+        warnings,
+        files: merged.files,
+        interner,
+    })
+}
+
+/// Reads what the files name: certificates, and the authorities of upstreams. Blocks.
 ///
 /// # Errors
-/// Everything that is wrong with any file, certificates included.
-pub(super) fn build(
+/// Without `router.yaml` there is nothing to go on with. Other errors wait for [`merge`].
+pub(super) fn read(
     loaded: LoadedConfig,
-    previous: Option<&Built>,
-    ids: &mut Ids,
+    previous: Option<Previous<'_>>,
     now: SystemTime,
-) -> Result<Built, ConfigErrors> {
+) -> Result<Read, ConfigErrors> {
     let LoadedConfig {
         router,
         routes,
@@ -66,88 +124,135 @@ pub(super) fn build(
     };
     let mut warnings = Vec::new();
     let certificates = certificates(&router, previous, now, &mut warnings, &mut errors);
-    let nothing = Interned::default();
-    let known = previous.map_or(&nothing, |previous| &previous.interned);
-    let mut interning = Interning::new(known, ids);
-    let (targets, upstreams) = targets(&routes, &mut interning, &mut warnings, &mut errors);
-    let interned = interning.finish();
-    // Names with two owners were refused before, with better words; the table only agrees.
-    let table = match RouteTable::build(targets) {
-        Ok(table) => Some(table),
-        Err(duplicate) if errors.is_empty() => {
-            errors.push(about(&file, "routes", duplicate.to_string()));
-            None
+    let mut authorities = HashMap::new();
+    for upstream in routes.iter().flat_map(|file| &file.content.upstreams) {
+        if let Some(tls) = &upstream.tls
+            && let UpstreamTrust::Ca(ca) = &tls.trust
+            // Many upstreams may name one file.
+            && !authorities.contains_key(ca)
+        {
+            authorities.insert(ca.clone(), read_bounded(ca, MAX_BYTES as u64));
         }
-        Err(_) => None,
-    };
-    if let Some(errors) = ConfigErrors::from_errors(errors) {
-        return Err(errors);
     }
-    let (Some(certificates), Some(table)) = (certificates, table) else {
-        let reason = InvalidValue::new("was refused without a reason");
-        return Err(ConfigErrors::whole_file(&file, reason));
-    };
-    if let Some(previous) = previous
-        && previous.router == router
-        && previous.routes == routes
-        && same_upstreams(&previous.snapshot.upstreams, &upstreams)
-        && same_certificates(&previous.snapshot.certificates, &certificates)
-    {
-        return Ok(Built {
-            snapshot: Arc::clone(&previous.snapshot),
-            router,
-            warnings,
-            routes,
-            interned,
-        });
+    for LoadedRoutes { file, content } in &routes {
+        for unused in content.unused_upstreams() {
+            let (file, name) = (file.display(), &unused.name);
+            warnings.push(format!("{file}: upstreams.{name}: no route leads to it"));
+        }
     }
-    if table.is_empty() {
+    let none = routes.iter().all(|file| file.content.routes.is_empty());
+    if none && router.registry.is_none() {
         warnings.push("no route file holds a route: every request is answered with 404".into());
     }
-    let generation = previous.map_or(0, |previous| previous.snapshot.generation) + 1;
-    let snapshot = Arc::new(Snapshot {
-        generation,
-        routes: table,
-        certificates,
-        upstreams,
-        settings: settings(&router),
-    });
-    Ok(Built {
-        snapshot,
+    Ok(Read {
         router,
         warnings,
+        certificates,
+        file,
         routes,
-        interned,
+        authorities,
+        errors,
     })
+}
+
+/// Puts the rules of the files that were read in place of the `previous` files' rules in `table`.
+/// What did not change stays the same object. The uses of the previous files' upstreams are left to
+/// the caller, who releases them once what replaces them is in force.
+///
+/// # Errors
+/// Everything that is wrong with any file, and names that the table has from the registry; then
+/// nothing has changed.
+pub(super) fn merge(
+    read: &Read,
+    mut table: RouteTable,
+    previous: &FileRules,
+    interner: &mut Interner,
+) -> Result<Merged, ConfigErrors> {
+    let mut errors = read.errors.clone();
+    let mut files = FileRules::default();
+    let mut fresh = Vec::new();
+    for wanted in targets(read, interner, &mut files, &mut errors) {
+        match table.get(&wanted.host) {
+            Some(known) if is_same(known, &wanted) => files.targets.push(Arc::clone(known)),
+            _ => fresh.push(Arc::new(wanted)),
+        }
+    }
+    let changed = !fresh.is_empty() || files.targets.len() != previous.targets.len();
+    if changed {
+        let kept: std::collections::HashSet<_> = files.targets.iter().map(Arc::as_ptr).collect();
+        for old in &previous.targets {
+            if !kept.contains(&Arc::as_ptr(old)) {
+                table.remove(&old.host);
+            }
+        }
+    }
+    for target in &fresh {
+        if let Err(duplicate) = table.insert(Arc::clone(target)) {
+            refuse(&duplicate, &read.file, &mut errors);
+        }
+    }
+    files.targets.extend(fresh.iter().cloned());
+    match (ConfigErrors::from_errors(errors), &read.certificates) {
+        (None, Some(certificates)) => Ok(Merged {
+            table,
+            files,
+            certificates: Arc::clone(certificates),
+            fresh,
+            changed,
+        }),
+        (errors, _) => {
+            for upstream in &files.upstreams {
+                interner.release(upstream);
+            }
+            Err(errors.unwrap_or_else(|| {
+                let reason = InvalidValue::new("was refused without a reason");
+                ConfigErrors::whole_file(&read.file, reason)
+            }))
+        }
+    }
 }
 
 impl Built {
     /// What the metrics tell of it.
     pub fn size(&self) -> SnapshotSize {
-        let snapshot = &self.snapshot;
-        let expiries = snapshot.certificates.iter().map(|it| it.not_after());
-        SnapshotSize {
-            generation: snapshot.generation,
-            routes: snapshot.routes.len() as u64,
-            upstreams: snapshot.upstreams.len() as u64,
-            certificates: snapshot.certificates.len() as u64,
-            soonest_expiry: expiries.min().map(unix_time),
-        }
+        size(&self.snapshot, &self.files, &self.interner)
+    }
+
+    /// Number of upstreams that a route leads to.
+    pub fn upstreams(&self) -> usize {
+        upstreams(&self.files, &self.interner)
     }
 
     /// Number of tenants that own a route file.
     pub fn tenants(&self) -> usize {
-        let tenants = self.routes.iter().map(|file| &file.content.tenant);
-        tenants.collect::<std::collections::HashSet<_>>().len()
+        self.files.tenants
     }
 
     /// Number of route files.
     pub fn route_files(&self) -> usize {
-        self.routes.len()
+        self.files.files
     }
 }
 
-fn settings(router: &RouterConfig) -> Settings {
+/// What the metrics tell of what is in force.
+pub(super) fn size(snapshot: &Snapshot, files: &FileRules, interner: &Interner) -> SnapshotSize {
+    let expiries = snapshot.certificates.iter().map(|it| it.not_after());
+    SnapshotSize {
+        generation: snapshot.generation,
+        routes: snapshot.routes.len() as u64,
+        upstreams: upstreams(files, interner) as u64,
+        certificates: snapshot.certificates.len() as u64,
+        soonest_expiry: expiries.min().map(unix_time),
+    }
+}
+
+/// How many upstreams a route leads to.
+pub(super) fn upstreams(files: &FileRules, interner: &Interner) -> usize {
+    interner.upstreams().saturating_sub(files.unused_upstreams)
+}
+
+/// What the request path reads of `router.yaml`.
+pub(super) fn settings(router: &RouterConfig) -> Settings {
     Settings {
         redirect: router.http.redirect,
         https_port: router.http.https_port,
@@ -166,21 +271,25 @@ fn settings(router: &RouterConfig) -> Settings {
 
 fn certificates(
     router: &RouterConfig,
-    previous: Option<&Built>,
+    previous: Option<Previous<'_>>,
     now: SystemTime,
     warnings: &mut Vec<String>,
     errors: &mut Vec<ConfigError>,
-) -> Option<CertificateStore> {
+) -> Option<Arc<CertificateStore>> {
     let policy = TlsPolicy {
         minimum: router.https.minimum_tls,
         http2: router.https.http2,
     };
-    let loaded = CertificateStore::load(
-        &router.certificates.directory,
-        router.certificates.default.as_deref(),
-        &policy,
-        previous.map(|previous| &previous.snapshot.certificates),
-    );
+    let directory = &router.certificates.directory;
+    let default = router.certificates.default.as_deref();
+    let known = previous.as_ref().map(|it| &*it.snapshot.certificates);
+    let loaded = match (known, &router.registry) {
+        (None, Some(registry)) => {
+            let tickets = SharedTickets::new(registry.ticket_rotation);
+            CertificateStore::load_sharing(directory, default, &policy, tickets)
+        }
+        _ => CertificateStore::load(directory, default, &policy, known),
+    };
     match loaded {
         Ok((store, found)) => {
             warnings.extend(found.iter().map(ToString::to_string));
@@ -197,7 +306,15 @@ fn certificates(
                     warnings.push(format!("{file}: expires on {}", date(end)));
                 }
             }
-            Some(store)
+            Some(match previous {
+                Some(Previous {
+                    router: before,
+                    snapshot,
+                }) if before == router && same_certificates(&snapshot.certificates, &store) => {
+                    Arc::clone(&snapshot.certificates)
+                }
+                _ => Arc::new(store),
+            })
         }
         Err(found) => {
             errors.extend(
@@ -211,39 +328,32 @@ fn certificates(
     }
 }
 
+/// The rules of all files; what they lead to goes into `into`.
 fn targets(
-    files: &[LoadedRoutes],
-    interning: &mut Interning<'_>,
-    warnings: &mut Vec<String>,
+    read: &Read,
+    interner: &mut Interner,
+    into: &mut FileRules,
     errors: &mut Vec<ConfigError>,
-) -> (Vec<RouteTarget>, Vec<Arc<Upstream>>) {
+) -> Vec<RouteTarget> {
     let mut targets = Vec::new();
-    let mut upstreams: Vec<Arc<Upstream>> = Vec::new();
-    let mut listed = std::collections::HashSet::new();
-    for LoadedRoutes { file, content } in files {
+    let mut tenants = std::collections::HashSet::new();
+    let mut used = std::collections::HashSet::new();
+    let mut all = std::collections::HashSet::new();
+    interner.forget_system_authorities();
+    for LoadedRoutes { file, content } in &read.routes {
         let tenant: Arc<str> = content.tenant.as_str().into();
-        for unused in content.unused_upstreams() {
-            let name = &unused.name;
-            warnings.push(format!(
-                "{}: upstreams.{name}: no route leads to it",
-                file.display()
-            ));
-        }
+        tenants.insert(content.tenant.as_str());
         let mut by_name = HashMap::new();
         for upstream in &content.upstreams {
-            match interning.upstream(&tenant, upstream) {
-                Ok(made) => drop(by_name.insert(upstream.name.as_str(), made)),
-                Err(InternError::Authorities(found)) => {
-                    let field = format!("upstreams.{}.tls.ca", upstream.name);
-                    // Two places are to be told: what cannot be read, and who wants it.
-                    errors.extend(found.errors().iter().map(|error| {
-                        let path = error.file.display();
-                        about(file, &field, format!("{path} {}", error.message))
-                    }));
+            match intern(read, &tenant, upstream, interner) {
+                Ok(made) => {
+                    all.insert(made.id);
+                    into.upstreams.push(Arc::clone(&made));
+                    by_name.insert(upstream.name.as_str(), made);
                 }
-                Err(InternError::Tls(error)) => {
-                    let field = format!("upstreams.{}.tls", upstream.name);
-                    errors.push(about(file, &field, error.to_string()));
+                Err(found) => {
+                    let (field, messages) = found.told(&upstream.name);
+                    errors.extend(messages.into_iter().map(|it| about(file, &field, it)));
                 }
             }
         }
@@ -252,22 +362,113 @@ fn targets(
             let Some(upstream) = by_name.get(route.upstream.as_str()) else {
                 continue;
             };
-            if listed.insert(upstream.id) {
-                upstreams.push(Arc::clone(upstream));
-            }
+            used.insert(upstream.id);
             targets.push(RouteTarget {
                 host: route.host.clone(),
                 upstream: Arc::clone(upstream),
-                position: route.position,
-                file: Arc::clone(file),
+                shared: route.shared,
+                origin: Origin::File {
+                    file: Arc::clone(file),
+                    position: route.position,
+                },
             });
         }
     }
-    (targets, upstreams)
+    into.files = read.routes.len();
+    into.tenants = tenants.len();
+    into.unused_upstreams = all.len() - used.len();
+    targets
 }
 
-fn same_upstreams(a: &[Arc<Upstream>], b: &[Arc<Upstream>]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| Arc::ptr_eq(a, b))
+/// Why an upstream of a file cannot be had.
+enum Unusable<'a> {
+    Authorities(&'a ConfigErrors),
+    Tls(Option<&'a Path>, UpstreamTlsError),
+}
+
+fn intern<'a>(
+    read: &'a Read,
+    tenant: &Arc<str>,
+    upstream: &'a route::Upstream,
+    interner: &mut Interner,
+) -> Result<Arc<Upstream>, Unusable<'a>> {
+    let tls = match &upstream.tls {
+        None => None,
+        Some(tls) => {
+            let (ca, trust) = match &tls.trust {
+                UpstreamTrust::Ca(ca) => match &read.authorities[ca] {
+                    Ok(pem) => (Some(ca.as_path()), Trust::Authorities(pem)),
+                    Err(errors) => return Err(Unusable::Authorities(errors)),
+                },
+                UpstreamTrust::System => (None, Trust::System),
+                UpstreamTrust::InsecureAcceptAny => (None, Trust::InsecureAcceptAny),
+            };
+            let made = interner.tls(tenant, &tls.server_name, trust);
+            Some(made.map_err(|error| Unusable::Tls(ca, error))?)
+        }
+    };
+    let wanted: Vec<_> = upstream
+        .endpoints
+        .iter()
+        .map(|&address| Wanted {
+            address,
+            tls: tls.clone(),
+        })
+        .collect();
+    let name = upstream.name.as_str().into();
+    Ok(interner.upstream(tenant, &name, upstream.protocol, &wanted))
+}
+
+impl Unusable<'_> {
+    /// The field, and what is wrong with it.
+    fn told(&self, upstream: &str) -> (String, Vec<String>) {
+        match self {
+            // Two places are to be told: what cannot be read, and who wants it.
+            Self::Authorities(errors) => {
+                let told =
+                    |error: &ConfigError| format!("{} {}", error.file.display(), error.message);
+                let messages = errors.errors().iter().map(told).collect();
+                (format!("upstreams.{upstream}.tls.ca"), messages)
+            }
+            Self::Tls(ca, error) => {
+                let message = match (ca, error) {
+                    (Some(ca), UpstreamTlsError::InvalidAuthorities(reason)) => {
+                        format!("{}: {reason}", ca.display())
+                    }
+                    _ => error.to_string(),
+                };
+                (format!("upstreams.{upstream}.tls"), vec![message])
+            }
+        }
+    }
+}
+
+fn is_same(known: &RouteTarget, wanted: &RouteTarget) -> bool {
+    Arc::ptr_eq(&known.upstream, &wanted.upstream)
+        && known.shared == wanted.shared
+        && known.origin == wanted.origin
+}
+
+/// Tells of a rule that the table has already.
+fn refuse(duplicate: &DuplicateOwner, file: &Path, errors: &mut Vec<ConfigError>) {
+    let DuplicateOwner { first, second } = duplicate;
+    match (&first.origin, &second.origin) {
+        (Origin::Registry, Origin::File { file, position }) => {
+            let (host, tenant) = (&second.host, &first.upstream.tenant);
+            errors.push(ConfigError {
+                position: *position,
+                help: Some("withdraw it there first, or leave it out of the files".to_owned()),
+                ..about(
+                    file,
+                    "routes",
+                    format!("{host} stands in the registry, announced by tenant {tenant}"),
+                )
+            });
+        }
+        // Names with two owners were refused before, with better words; the table only agrees.
+        _ if errors.is_empty() => errors.push(about(file, "routes", duplicate.to_string())),
+        _ => {}
+    }
 }
 
 fn same_certificates(a: &CertificateStore, b: &CertificateStore) -> bool {

@@ -3,7 +3,7 @@
 use config::router::RouterConfig;
 
 /// Fields that differ from what the process was started with and take effect at its next start:
-/// sockets and threads are made once.
+/// sockets, threads and the registry's parts are made once.
 pub(super) fn needs_restart(started: &RouterConfig, now: &RouterConfig) -> Vec<&'static str> {
     let fields = [
         (
@@ -16,6 +16,7 @@ pub(super) fn needs_restart(started: &RouterConfig, now: &RouterConfig) -> Vec<&
         ),
         ("workers", started.workers != now.workers),
         ("admin", started.admin != now.admin),
+        ("registry", started.registry != now.registry),
     ];
     fields
         .into_iter()

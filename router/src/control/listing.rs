@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use config::route::{HostMatch, UpstreamProtocol};
 use serde::Serialize;
 
+use crate::route::{Origin, RouteTarget};
 use crate::snapshot::Snapshot;
 
 /// One rule and where it leads.
@@ -24,41 +25,61 @@ pub struct ListedRoute {
     pub tls: bool,
     /// The endpoints.
     pub endpoints: Vec<SocketAddr>,
-    /// The route file.
-    pub file: PathBuf,
+    /// file or registry.
+    pub source: &'static str,
+    /// The route file, if it comes from one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
     /// Line in it, from 1.
-    pub line: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<usize>,
 }
 
 /// Every rule in the order of matching: exact names, then suffixes, the longest first; by name
 /// where that leaves a choice.
 pub fn routes(snapshot: &Snapshot) -> Vec<ListedRoute> {
+    first_routes(snapshot, usize::MAX)
+}
+
+/// The first of them, at most so many: a list of a million helps nobody, and takes long to make.
+pub fn first_routes(snapshot: &Snapshot, most: usize) -> Vec<ListedRoute> {
     let mut targets: Vec<_> = snapshot.routes.iter().collect();
-    targets.sort_by_cached_key(|target| match &target.host {
-        HostMatch::Exact(name) => (Reverse(usize::MAX), name.as_str().to_owned()),
-        HostMatch::Suffix(suffix) => (Reverse(suffix.len()), suffix.clone()),
-    });
-    targets
-        .into_iter()
-        .map(|target| ListedRoute {
-            host: target.host.to_string(),
-            tenant: target.upstream.tenant.to_string(),
-            upstream: target.upstream.name.to_string(),
-            protocol: match target.upstream.protocol {
-                UpstreamProtocol::Http1 => "http1",
-                UpstreamProtocol::Http2 => "http2",
-            },
-            tls: target.upstream.is_tls(),
-            endpoints: target
-                .upstream
-                .endpoints
-                .iter()
-                .map(|it| it.address)
-                .collect(),
-            file: target.file.to_path_buf(),
-            line: target.position.line,
-        })
-        .collect()
+    if most < targets.len() {
+        targets.select_nth_unstable_by_key(most, |target| order(target));
+        targets.truncate(most);
+    }
+    targets.sort_unstable_by_key(|target| order(target));
+    targets.into_iter().map(|target| listed(target)).collect()
+}
+
+/// Exact names come before suffixes, which have at most 253 characters.
+fn order(target: &RouteTarget) -> (Reverse<usize>, &str) {
+    match &target.host {
+        HostMatch::Exact(name) => (Reverse(usize::MAX), name.as_str()),
+        HostMatch::Suffix(suffix) => (Reverse(suffix.len()), suffix),
+    }
+}
+
+fn listed(target: &RouteTarget) -> ListedRoute {
+    let upstream = &target.upstream;
+    let (source, file, line) = match &target.origin {
+        Origin::File { file, position } => ("file", Some(file.to_path_buf()), Some(position.line)),
+        Origin::Registry => ("registry", None, None),
+    };
+    ListedRoute {
+        host: target.host.to_string(),
+        tenant: upstream.tenant.to_string(),
+        upstream: upstream.name.to_string(),
+        protocol: match upstream.protocol {
+            UpstreamProtocol::Http1 => "http1",
+            UpstreamProtocol::Http2 => "http2",
+        },
+        tls: upstream.is_tls(),
+        endpoints: upstream.endpoints.iter().map(|it| it.address).collect(),
+        source,
+        file,
+        line,
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,9 @@
 //! Loading, interning, publishing and watching, with real files.
 
+mod checks;
+mod registry;
+mod registry_beside_files;
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -47,6 +51,10 @@ impl Files {
         let (new, file) = (self.path("written.tmp"), self.path(name));
         fs::write(&new, text).unwrap();
         fs::rename(new, file).unwrap();
+    }
+
+    pub(crate) fn remove(&self, name: &str) {
+        fs::remove_file(self.path(name)).unwrap();
     }
 
     /// Writes `router.yaml`, with more lines at its end.
@@ -282,9 +290,11 @@ fn a_bad_reload_leaves_everything_as_it_was_and_says_why() {
 fn settings_of_sockets_and_threads_need_a_restart_and_the_rest_does_not() {
     let files = Files::new();
     let control = files.control();
-    files.router("workers: 3\nadmin: 127.0.0.1:9180\naccess_log: false\nhttp:\n  redirect: 301\n");
+    files.router(
+        "workers: 3\nadmin: 127.0.0.1:9180\naccess_log: false\nhttp:\n  redirect: 301\nregistry: {}\n",
+    );
     let report = control.reload().unwrap();
-    assert_eq!(report.needs_restart, ["workers", "admin"]);
+    assert_eq!(report.needs_restart, ["workers", "admin", "registry"]);
     assert!(report.changed);
     assert!(!control.published().load().settings.access_log);
 }

@@ -37,7 +37,7 @@ fn the_longest_match_wins_and_the_others_are_named() {
         (&*rule.host, &*rule.tenant),
         ("*-apps-7.k8s.example.org", "seven")
     );
-    assert_eq!(rule.line, 6);
+    assert_eq!((rule.source, rule.line), ("file", Some(6)));
     let tried: Vec<_> = answer
         .candidates
         .iter()

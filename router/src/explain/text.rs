@@ -29,7 +29,10 @@ impl Explanation {
             let result = match (&candidate.tenant, &self.rule) {
                 (None, _) => "no such rule".to_owned(),
                 (Some(_), Some(rule)) if rule.host == candidate.host => {
-                    let place = format!("{}:{}", rule.file.display(), rule.line);
+                    let place = match (&rule.file, rule.line) {
+                        (Some(file), Some(line)) => format!("{}:{line}", file.display()),
+                        _ => format!("the {}", rule.source),
+                    };
                     format!("tenant {}, {place}: first match, so it wins", rule.tenant)
                 }
                 (Some(tenant), Some(_)) => format!("tenant {tenant}: shorter, so it loses"),

@@ -1,5 +1,7 @@
 //! The attempts of one request: one, and a second where that is safe.
 
+use std::sync::Arc;
+
 use super::respond::Answer;
 use crate::snapshot::Settings;
 use crate::upstream::{Lease, NoEndpoint, Pools, Tried, Upstream};
@@ -17,7 +19,7 @@ impl Attempts {
     pub(crate) async fn lease(
         &mut self,
         pools: &Pools,
-        upstream: &Upstream,
+        upstream: &Arc<Upstream>,
         settings: &Settings,
     ) -> Result<Lease, Answer> {
         loop {

@@ -4,12 +4,15 @@
 //! load and store: no locked instruction, no cache line that two cores fight for. [`Registry`] sums
 //! the shards when somebody asks, in the Prometheus text format (version 0.0.4).
 
+mod registry;
 #[cfg(test)]
 mod tests;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+pub use registry::{ApiMetrics, FollowMetrics};
 
 pub use super::counters::{Counter, Gauge, Histogram, Reasons};
 use super::counters::{HISTOGRAM_BUCKETS, HISTOGRAM_LOW};
@@ -206,6 +209,13 @@ pub struct ControlMetrics {
     soonest_expiry: AtomicU64,
     routes: AtomicU64,
     upstreams: AtomicU64,
+    endpoints_unhealthy: AtomicU64,
+    /// 0 is none.
+    ticket_epoch: AtomicU64,
+    registry_routes: AtomicU64,
+    registry_left_out: AtomicU64,
+    registry_batches: AtomicU64,
+    registry_changes: AtomicU64,
 }
 
 /// What a published snapshot holds, for the metrics.
@@ -223,6 +233,21 @@ pub struct SnapshotSize {
     pub soonest_expiry: Option<SystemTime>,
 }
 
+/// What is in force after a change of the registry, for the metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RegistrySize {
+    /// The snapshot's generation.
+    pub generation: u64,
+    /// Host rules, those of files included.
+    pub routes: u64,
+    /// Upstreams, those of files included.
+    pub upstreams: u64,
+    /// Host rules of the registry.
+    pub registry_routes: u64,
+    /// Routes that the registry announces and that are not in force.
+    pub left_out: u64,
+}
+
 impl ControlMetrics {
     /// A configuration was loaded and is in force as of `now`, changed or not.
     pub fn reload_succeeded(&self, now: SystemTime, size: SnapshotSize) {
@@ -235,6 +260,32 @@ impl ControlMetrics {
         self.certificates.store(size.certificates, Relaxed);
         self.soonest_expiry
             .store(size.soonest_expiry.map_or(0, unix_seconds), Relaxed);
+    }
+
+    /// So many endpoints fail their checks now.
+    pub fn endpoints_unhealthy(&self, count: u64) {
+        self.endpoints_unhealthy.store(count, Relaxed);
+    }
+
+    /// The epoch whose key encrypts session tickets from now on.
+    pub fn ticket_epoch(&self, epoch: u64) {
+        self.ticket_epoch.store(epoch, Relaxed);
+    }
+
+    /// What the registry said was taken in, and with it so many routes came, changed or went.
+    pub fn registry_applied(&self, changes: u64, size: RegistrySize) {
+        self.registry_batches.fetch_add(1, Relaxed);
+        self.registry_changes.fetch_add(changes, Relaxed);
+        self.registry_size(size);
+    }
+
+    /// What is in force of the registry, after a change of the files.
+    pub fn registry_size(&self, size: RegistrySize) {
+        self.generation.store(size.generation, Relaxed);
+        self.routes.store(size.routes, Relaxed);
+        self.upstreams.store(size.upstreams, Relaxed);
+        self.registry_routes.store(size.registry_routes, Relaxed);
+        self.registry_left_out.store(size.left_out, Relaxed);
     }
 
     /// A configuration was refused; the one before stays in force.
@@ -255,6 +306,10 @@ pub struct Registry {
     shards: Mutex<Vec<Arc<Shard>>>,
     /// The control plane's numbers.
     pub control: ControlMetrics,
+    /// The numbers of the registry's API.
+    pub api: ApiMetrics,
+    /// How well the registry is followed.
+    pub follow: FollowMetrics,
     started: SystemTime,
 }
 
@@ -264,6 +319,8 @@ impl Registry {
         Self {
             shards: Mutex::default(),
             control: ControlMetrics::default(),
+            api: ApiMetrics::default(),
+            follow: FollowMetrics::default(),
             started,
         }
     }
@@ -287,6 +344,8 @@ impl Registry {
         render_clients(&mut page, &shards);
         render_upstreams(&mut page, &shards);
         render_control(&mut page, &self.control);
+        registry::render_api(&mut page, &self.api);
+        registry::render_follow(&mut page, &self.follow, SystemTime::now());
         page.family(
             "router_workers",
             Kind::Gauge,
@@ -506,13 +565,43 @@ fn render_control(page: &mut Page, control: &ControlMetrics) {
     );
     page.gauge(
         "router_upstreams",
-        "Upstreams in force.",
+        "Upstreams in force, and those of routes of the registry that are left out.",
         load(&control.upstreams),
     );
     page.gauge(
         "router_certificates",
         "Server certificates in force.",
         load(&control.certificates),
+    );
+    page.gauge(
+        "router_endpoints_unhealthy",
+        "Endpoints that fail this router's checks and are passed over.",
+        load(&control.endpoints_unhealthy),
+    );
+    page.gauge(
+        "router_ticket_epoch",
+        "Epoch of the shared secrets that encrypts session tickets; 0 while there is none.",
+        load(&control.ticket_epoch),
+    );
+    page.gauge(
+        "router_registry_routes",
+        "Host rules in force that the registry announces.",
+        load(&control.registry_routes),
+    );
+    page.gauge(
+        "router_registry_left_out",
+        "Routes that the registry announces and that are not in force: see /config.",
+        load(&control.registry_left_out),
+    );
+    page.counter(
+        "router_registry_batches_total",
+        "Batches of changes that were taken from the registry.",
+        load(&control.registry_batches),
+    );
+    page.counter(
+        "router_registry_changes_total",
+        "Routes of the registry that came, changed or went.",
+        load(&control.registry_changes),
     );
     let expiry = load(&control.soonest_expiry);
     if expiry != 0 {

@@ -9,7 +9,22 @@
 //! Every router follows the store; those that listen serve the API as well. Nothing here is on the
 //! request path.
 
+pub mod api;
+pub mod auth;
+pub mod change;
+pub mod claims;
+pub mod client;
+pub mod follow;
 pub mod keys;
+pub mod memory;
 pub mod record;
 pub mod route;
+pub mod server;
+pub mod shared;
+pub mod start;
 pub mod store;
+pub mod tickets;
+pub mod view;
+
+#[cfg(test)]
+mod tests;

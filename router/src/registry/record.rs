@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use config::net::IpRange;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// What one source (an instance's registrar, or a call of the API) adds to a route.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,7 +33,7 @@ pub struct RouteSource {
 }
 
 /// The HTTP version spoken towards an endpoint.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// HTTP/1.1.
@@ -43,7 +44,7 @@ pub enum Protocol {
 }
 
 /// TLS towards an endpoint.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
     /// Name sent as SNI and checked against the certificate.
@@ -53,7 +54,7 @@ pub struct Tls {
 }
 
 /// What proves an endpoint's identity.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Trust {
     /// A certificate that one of these authorities signed, in PEM.
@@ -65,17 +66,20 @@ pub enum Trust {
 }
 
 /// A check that routers make of each endpoint.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Check {
     /// Path of a GET that must be answered with 200 to 399; absent: a connection is enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// Seconds from the start of one check to the start of the next, 1 to 3,600.
+    #[schema(minimum = 1, maximum = 3600)]
     pub interval: u32,
     /// Seconds that one check may take, at most `interval`.
+    #[schema(minimum = 1, maximum = 3600)]
     pub timeout: u32,
     /// Failures in a row until an endpoint is left out, 1 to 100.
+    #[schema(minimum = 1, maximum = 100)]
     pub failures: u32,
 }
 

@@ -1,8 +1,9 @@
-//! The table of host rules, built once and never changed.
+//! The table of host rules: the same rules are the same bytes in all versions of it.
 //!
 //! A lookup costs one hash of the exact name and, where that misses, one of the parent domain.
 //! Only if the parent domain has suffix rules follows one more hash per dash of the first label
-//! whose distance to the dot is that of some rule. None of it depends on the number of routes.
+//! whose distance to the dot is that of some rule. None of it depends on the number of routes, and
+//! neither does a change: see [`Shards`].
 
 use std::hash::{BuildHasher, Hasher};
 use std::path::Path;
@@ -11,21 +12,21 @@ use std::sync::Arc;
 use config::document::Position;
 use config::route::HostMatch;
 use foldhash::fast::RandomState;
-use hashbrown::HashTable;
 
 use super::Host;
+use super::shards::Shards;
 use crate::upstream::Upstream;
 
 /// Host rules and where they lead.
+///
+/// A clone shares everything with its original, and a change of one of them copies only what it
+/// touches.
+#[derive(Clone, Default)]
 pub struct RouteTable {
-    targets: Box<[Arc<RouteTarget>]>,
-    /// Exact rules, as indices into `targets`.
-    exact: HashTable<u32>,
-    /// Suffix rules, as indices into `targets`, hashed by parent and label part.
-    suffixes: HashTable<u32>,
-    parents: Vec<Parent>,
-    /// Indices into `parents`.
-    parent_index: HashTable<u32>,
+    exact: Shards<Arc<RouteTarget>>,
+    /// Suffix rules, hashed by parent and label part.
+    suffixes: Shards<Arc<RouteTarget>>,
+    parents: Shards<Arc<Parent>>,
     hasher: RandomState,
 }
 
@@ -36,20 +37,29 @@ pub struct RouteTarget {
     pub host: HostMatch,
     /// Where their requests go.
     pub upstream: Arc<Upstream>,
-    /// Where the rule stands in `file`.
-    pub position: Position,
-    /// The route file it came from.
-    pub file: Arc<Path>,
+    /// Whether other tenants may hold narrower names beneath a suffix.
+    pub shared: bool,
+    /// Where the rule comes from.
+    pub origin: Origin,
+}
+
+/// Where a rule comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A route file.
+    File {
+        /// The file.
+        file: Arc<Path>,
+        /// Where the rule stands in it.
+        position: Position,
+    },
+    /// The route registry.
+    Registry,
 }
 
 /// Two rules for the same hosts.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "{} is routed twice: by {} and by {}",
-    .first.host,
-    Origin(.first),
-    Origin(.second)
-)]
+#[error("{} is routed twice: by {} and by {}", .first.host, Place(.first), Place(.second))]
 pub struct DuplicateOwner {
     /// The rule that came first.
     pub first: Arc<RouteTarget>,
@@ -58,35 +68,14 @@ pub struct DuplicateOwner {
 }
 
 impl RouteTable {
-    /// Builds the table.
+    /// Builds a table.
     ///
     /// # Errors
     /// When two rules are for the same host or suffix, whoever owns them.
-    ///
-    /// # Panics
-    /// With more than 2^32 rules.
-    pub fn build(entries: Vec<RouteTarget>) -> Result<Self, DuplicateOwner> {
-        let targets: Box<[_]> = entries.into_iter().map(Arc::new).collect();
-        let exact_rules = targets
-            .iter()
-            .filter(|t| matches!(t.host, HostMatch::Exact(_)))
-            .count();
-        let mut table = Self {
-            exact: HashTable::with_capacity(exact_rules),
-            suffixes: HashTable::with_capacity(targets.len() - exact_rules),
-            parents: Vec::new(),
-            parent_index: HashTable::new(),
-            hasher: RandomState::default(),
-            targets,
-        };
-        for index in 0..table.targets.len() {
-            let index = u32::try_from(index).expect("a table holds fewer than 2^32 rules");
-            if let Err(first) = table.insert(index) {
-                return Err(DuplicateOwner {
-                    first: Arc::clone(table.target(first)),
-                    second: Arc::clone(table.target(index)),
-                });
-            }
+    pub fn build(targets: Vec<RouteTarget>) -> Result<Self, DuplicateOwner> {
+        let mut table = Self::default();
+        for target in targets {
+            table.insert(Arc::new(target))?;
         }
         Ok(table)
     }
@@ -96,140 +85,173 @@ impl RouteTable {
         if host.is_literal() {
             return None;
         }
-        if let Some(index) = self.find_exact(host.as_bytes()) {
-            return Some(self.target(index));
+        let name = host.as_bytes();
+        let exact = self.exact.find(self.hash_name(name), is(name));
+        if exact.is_some() {
+            return exact;
         }
-        let parent = self.find_parent(host.parent())?;
+        let parent_hash = self.hash_name(host.parent());
+        let parent = self.parents.find(parent_hash, named(host.parent()))?;
         let label = host.first_label();
-        let lengths = self.parents[parent as usize].lengths;
         // The star stands for at least one byte, so a candidate never starts at 0. Leftmost first
         // is longest first; the last candidate is the dot that ends the label.
         let dashes = (1..label.len()).filter(|&at| label[at] == b'-');
         dashes
             .chain([label.len()])
-            .filter(|&at| lengths & length_bit(label.len() - at) != 0)
-            .find_map(|at| self.find_suffix(parent, &label[at..], &host.as_bytes()[at..]))
-            .map(|index| self.target(index))
+            .filter(|&at| parent.has(label.len() - at))
+            .find_map(|at| {
+                let hash = self.hash_suffix(parent_hash, &label[at..]);
+                self.suffixes.find(hash, is(&name[at..]))
+            })
     }
 
-    /// Every rule, in the order it was given.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<RouteTarget>> {
-        self.targets.iter()
+    /// The rule that is written like this, if there is one.
+    pub fn get(&self, rule: &HostMatch) -> Option<&Arc<RouteTarget>> {
+        match rule {
+            HostMatch::Exact(name) => {
+                let name = name.as_str().as_bytes();
+                self.exact.find(self.hash_name(name), is(name))
+            }
+            HostMatch::Suffix(suffix) => self.get_suffix(suffix),
+        }
+    }
+
+    /// The rule for what ends with `suffix`, if there is one that is written like this.
+    pub fn get_suffix(&self, suffix: &str) -> Option<&Arc<RouteTarget>> {
+        let (part, parent) = split_first_label(suffix.as_bytes());
+        let hash = self.hash_suffix(self.hash_name(parent), part);
+        self.suffixes.find(hash, is(suffix.as_bytes()))
+    }
+
+    /// Every rule, in no particular order. Costs a walk over all of the table.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<RouteTarget>> {
+        self.exact.iter().chain(self.suffixes.iter())
     }
 
     /// Number of rules.
     pub fn len(&self) -> usize {
-        self.targets.len()
+        self.exact.len() + self.suffixes.len()
     }
 
     /// Whether there is no rule at all.
     pub fn is_empty(&self) -> bool {
-        self.targets.is_empty()
+        self.len() == 0
     }
 
-    /// `Err` holds the rule that is there already.
-    fn insert(&mut self, index: u32) -> Result<(), u32> {
-        let target = Arc::clone(self.target(index));
-        let text = pattern_text(&target.host);
+    /// Adds a rule.
+    ///
+    /// # Errors
+    /// When there is one for the same host or suffix; then nothing changes.
+    pub fn insert(&mut self, target: Arc<RouteTarget>) -> Result<(), DuplicateOwner> {
+        if let Some(first) = self.get(&target.host) {
+            return Err(DuplicateOwner {
+                first: Arc::clone(first),
+                second: target,
+            });
+        }
         match &target.host {
-            HostMatch::Exact(_) => {
-                if let Some(first) = self.find_exact(text) {
-                    return Err(first);
-                }
-                let Self {
-                    exact,
-                    targets,
-                    hasher,
-                    ..
-                } = self;
-                exact.insert_unique(hash_name(hasher, text), index, |&i| {
-                    hash_name(hasher, pattern_text(&targets[i as usize].host))
-                });
+            HostMatch::Exact(name) => {
+                let hash = self.hash_name(name.as_str().as_bytes());
+                self.exact.insert(hash, target);
             }
-            HostMatch::Suffix(_) => {
-                let (part, parent) = split_first_label(text);
-                let parent = self.parent_or_insert(parent);
-                if let Some(first) = self.find_suffix(parent, part, text) {
-                    return Err(first);
+            HostMatch::Suffix(suffix) => {
+                let (part, parent) = split_first_label(suffix.as_bytes());
+                let parent_hash = self.hash_name(parent);
+                match self.parents.find_mut(parent_hash, named(parent)) {
+                    Some(known) => Arc::make_mut(known).add(part.len()),
+                    None => {
+                        let made = Arc::new(Parent::new(parent, part.len()));
+                        self.parents.insert(parent_hash, made);
+                    }
                 }
-                self.parents[parent as usize].lengths |= length_bit(part.len());
-                let hash = self.hash_suffix(parent, part);
-                // Room for every suffix rule was reserved, so nothing is ever hashed again; had the
-                // table to grow, this is what it would need.
-                let Self {
-                    suffixes,
-                    targets,
-                    hasher,
-                    parents,
-                    parent_index,
-                    ..
-                } = self;
-                suffixes.insert_unique(hash, index, |&i| {
-                    let (part, parent) = split_first_label(pattern_text(&targets[i as usize].host));
-                    let parent = find_parent(parent_index, parents, hasher, parent)
-                        .expect("the parent of a suffix is inserted before the suffix");
-                    hash_suffix(hasher, parent, part)
-                });
+                let hash = self.hash_suffix(parent_hash, part);
+                self.suffixes.insert(hash, target);
             }
         }
         Ok(())
     }
 
-    fn parent_or_insert(&mut self, name: &[u8]) -> u32 {
-        if let Some(index) = self.find_parent(name) {
-            return index;
+    /// Takes a rule out; `None` if there is none that is written like this.
+    pub fn remove(&mut self, rule: &HostMatch) -> Option<Arc<RouteTarget>> {
+        let text = text(rule);
+        match rule {
+            HostMatch::Exact(_) => self.exact.remove(self.hash_name(text), is(text)),
+            HostMatch::Suffix(_) => {
+                let (part, parent) = split_first_label(text);
+                let parent_hash = self.hash_name(parent);
+                let hash = self.hash_suffix(parent_hash, part);
+                let removed = self.suffixes.remove(hash, is(text))?;
+                let known = self.parents.find_mut(parent_hash, named(parent));
+                let left = known.is_some_and(|known| Arc::make_mut(known).remove(part.len()));
+                if !left {
+                    self.parents.remove(parent_hash, named(parent));
+                }
+                Some(removed)
+            }
         }
-        let index = u32::try_from(self.parents.len()).expect("no more parents than rules");
-        self.parents.push(Parent {
-            name: name.into(),
-            lengths: 0,
-        });
-        let Self {
-            parents,
-            parent_index,
-            hasher,
-            ..
-        } = self;
-        parent_index.insert_unique(hash_name(hasher, name), index, |&i| {
-            hash_name(hasher, &parents[i as usize].name)
-        });
-        index
     }
 
-    fn target(&self, index: u32) -> &Arc<RouteTarget> {
-        &self.targets[index as usize]
+    fn hash_name(&self, name: &[u8]) -> u64 {
+        let mut state = self.hasher.build_hasher();
+        state.write(name);
+        state.finish()
     }
 
-    fn find_exact(&self, name: &[u8]) -> Option<u32> {
-        self.exact
-            .find(hash_name(&self.hasher, name), |&i| {
-                pattern_text(&self.target(i).host) == name
-            })
-            .copied()
-    }
-
-    fn find_parent(&self, name: &[u8]) -> Option<u32> {
-        find_parent(&self.parent_index, &self.parents, &self.hasher, name)
-    }
-
-    fn find_suffix(&self, parent: u32, part: &[u8], suffix: &[u8]) -> Option<u32> {
-        self.suffixes
-            .find(self.hash_suffix(parent, part), |&i| {
-                pattern_text(&self.target(i).host) == suffix
-            })
-            .copied()
-    }
-
-    fn hash_suffix(&self, parent: u32, part: &[u8]) -> u64 {
-        hash_suffix(&self.hasher, parent, part)
+    fn hash_suffix(&self, parent: u64, part: &[u8]) -> u64 {
+        let mut state = self.hasher.build_hasher();
+        state.write_u64(parent);
+        state.write(part);
+        state.finish()
     }
 }
 
 /// A domain that has suffix rules directly beneath it.
+#[derive(Clone)]
 struct Parent {
     name: Box<[u8]>,
     /// Bit n: some rule has n bytes between the star and the dot.
     lengths: u64,
+    /// How many rules there are for each bit that is set, lowest first.
+    rules: Vec<u32>,
+}
+
+impl Parent {
+    fn new(name: &[u8], length: usize) -> Self {
+        Self {
+            name: name.into(),
+            lengths: length_bit(length),
+            rules: vec![1],
+        }
+    }
+
+    fn has(&self, length: usize) -> bool {
+        self.lengths & length_bit(length) != 0
+    }
+
+    fn add(&mut self, length: usize) {
+        let at = self.index(length);
+        if self.has(length) {
+            self.rules[at] += 1;
+        } else {
+            self.lengths |= length_bit(length);
+            self.rules.insert(at, 1);
+        }
+    }
+
+    /// Whether there are rules left.
+    fn remove(&mut self, length: usize) -> bool {
+        let at = self.index(length);
+        self.rules[at] -= 1;
+        if self.rules[at] == 0 {
+            self.rules.remove(at);
+            self.lengths &= !length_bit(length);
+        }
+        self.lengths != 0
+    }
+
+    fn index(&self, length: usize) -> usize {
+        (self.lengths & (length_bit(length) - 1)).count_ones() as usize
+    }
 }
 
 /// Labels have at most 63 bytes and the star takes one; longer parts share the last bit, which
@@ -238,35 +260,18 @@ fn length_bit(length: usize) -> u64 {
     1 << length.min(63)
 }
 
-fn find_parent(
-    index: &HashTable<u32>,
-    parents: &[Parent],
-    hasher: &RandomState,
-    name: &[u8],
-) -> Option<u32> {
-    index
-        .find(hash_name(hasher, name), |&i| {
-            *parents[i as usize].name == *name
-        })
-        .copied()
+/// Whether a target's rule has this text; that it is of the right kind follows from where it is.
+fn is(wanted: &[u8]) -> impl Fn(&Arc<RouteTarget>) -> bool {
+    move |target| text(&target.host) == wanted
 }
 
-fn hash_name(hasher: &RandomState, name: &[u8]) -> u64 {
-    let mut state = hasher.build_hasher();
-    state.write(name);
-    state.finish()
-}
-
-fn hash_suffix(hasher: &RandomState, parent: u32, part: &[u8]) -> u64 {
-    let mut state = hasher.build_hasher();
-    state.write_u32(parent);
-    state.write(part);
-    state.finish()
+fn named(wanted: &[u8]) -> impl Fn(&Arc<Parent>) -> bool {
+    move |parent| *parent.name == *wanted
 }
 
 /// What a rule is compared by: the name, or what follows the star.
-fn pattern_text(host: &HostMatch) -> &[u8] {
-    match host {
+fn text(rule: &HostMatch) -> &[u8] {
+    match rule {
         HostMatch::Exact(name) => name.as_str().as_bytes(),
         HostMatch::Suffix(suffix) => suffix.as_bytes(),
     }
@@ -280,18 +285,19 @@ fn split_first_label(text: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-struct Origin<'a>(&'a RouteTarget);
+/// Where a rule stands, and whose it is.
+struct Place<'a>(&'a RouteTarget);
 
-impl std::fmt::Display for Origin<'_> {
+impl std::fmt::Display for Place<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self(target) = self;
-        write!(
-            f,
-            "{}:{}:{} (tenant {})",
-            target.file.display(),
-            target.position.line,
-            target.position.column,
-            target.upstream.tenant
-        )
+        match &target.origin {
+            Origin::File { file, position } => {
+                let (line, column) = (position.line, position.column);
+                write!(f, "{}:{line}:{column}", file.display())?;
+            }
+            Origin::Registry => f.write_str("the registry")?,
+        }
+        write!(f, " (tenant {})", target.upstream.tenant)
     }
 }

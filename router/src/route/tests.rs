@@ -8,8 +8,8 @@ use config::net::HostName;
 use config::route::{HostMatch, UpstreamProtocol};
 use proptest::prelude::*;
 
-use super::{Host, InvalidHost, RouteTable, RouteTarget};
-use crate::upstream::Upstream;
+use super::{Host, InvalidHost, Origin, RouteTable, RouteTarget};
+use crate::upstream::{Retired, Upstream};
 
 fn upstream() -> Arc<Upstream> {
     Arc::new(Upstream {
@@ -18,6 +18,8 @@ fn upstream() -> Arc<Upstream> {
         name: "apps".into(),
         protocol: UpstreamProtocol::Http1,
         endpoints: Vec::new(),
+        unhealthy: Default::default(),
+        retired: Retired::default(),
     })
 }
 
@@ -33,16 +35,20 @@ fn build(patterns: &[&str]) -> Result<RouteTable, super::DuplicateOwner> {
     let targets = patterns
         .iter()
         .enumerate()
-        .map(|(line, pattern)| RouteTarget {
-            host: rule(pattern),
-            upstream: Arc::clone(&upstream),
-            position: Position {
-                line: line + 1,
-                column: 3,
-            },
-            file: Path::new("acme.yaml").into(),
-        });
+        .map(|(line, pattern)| target(pattern, line + 1, &upstream));
     RouteTable::build(targets.collect())
+}
+
+fn target(pattern: &str, line: usize, upstream: &Arc<Upstream>) -> RouteTarget {
+    RouteTarget {
+        host: rule(pattern),
+        upstream: Arc::clone(upstream),
+        shared: false,
+        origin: Origin::File {
+            file: Path::new("acme.yaml").into(),
+            position: Position { line, column: 3 },
+        },
+    }
 }
 
 fn host(text: &str) -> Host {
@@ -173,13 +179,50 @@ fn two_rules_for_one_name_are_refused_with_both_places() {
 }
 
 #[test]
-fn rules_come_back_in_their_order() {
-    let patterns = ["b.example.org", "*-7.example.org", "a.example.org"];
+fn rules_come_back_as_they_were_given() {
+    let patterns = ["*-7.example.org", "a.example.org", "b.example.org"];
     let table = build(&patterns).expect("distinct");
-    let shown: Vec<_> = table.iter().map(|target| target.host.to_string()).collect();
-    assert_eq!(shown, patterns);
+    assert_eq!(listed(&table), patterns);
     assert_eq!(table.len(), 3);
+    for pattern in patterns {
+        let found = table.get(&rule(pattern)).expect("a rule");
+        assert_eq!(found.host.to_string(), pattern);
+    }
+    // Neither a host that a rule takes nor a name without its star is a rule.
+    for other in ["x-7.example.org", "*-8.example.org", "*.example.org"] {
+        assert!(table.get(&rule(other)).is_none(), "{other}");
+    }
     assert!(build(&[]).expect("nothing to clash").is_empty());
+}
+
+#[test]
+fn a_change_is_seen_in_the_copy_alone() {
+    let before = build(&["*-7.example.org", "a.example.org"]).expect("distinct");
+    let mut after = before.clone();
+    let new = Arc::new(target("b.example.org", 9, &upstream()));
+    after.insert(Arc::clone(&new)).expect("a new rule");
+    assert!(after.remove(&rule("*-7.example.org")).is_some());
+    assert!(after.remove(&rule("*-7.example.org")).is_none());
+    assert_eq!(listed(&before), ["*-7.example.org", "a.example.org"]);
+    assert_eq!(listed(&after), ["a.example.org", "b.example.org"]);
+    assert_eq!(
+        taken_by(&before, "x-7.example.org").as_deref(),
+        Some("*-7.example.org")
+    );
+    assert_eq!(taken_by(&after, "x-7.example.org"), None);
+    let again = after.insert(new).expect_err("a duplicate");
+    assert!(
+        again
+            .to_string()
+            .starts_with("b.example.org is routed twice")
+    );
+    assert_eq!(after.len(), 2);
+}
+
+fn listed(table: &RouteTable) -> Vec<String> {
+    let mut listed: Vec<_> = table.iter().map(|it| it.host.to_string()).collect();
+    listed.sort();
+    listed
 }
 
 #[test]
@@ -240,6 +283,48 @@ proptest! {
         for name in &names {
             let taken = taken_by(&table, name);
             prop_assert_eq!(taken.as_ref(), naive(&patterns, name), "{}", name);
+        }
+    }
+
+    #[test]
+    fn edits_lead_where_building_leads(
+        steps in proptest::collection::vec(patterns(), 1..8),
+        names in proptest::collection::vec("[ab-]{1,8}(\\.[ab-]{1,3}){0,3}", 1..40),
+    ) {
+        let upstream = upstream();
+        let mut table = RouteTable::default();
+        let mut rules: Vec<String> = Vec::new();
+        let mut versions = Vec::new();
+        for step in steps {
+            versions.push((table.clone(), rules.clone()));
+            for pattern in step {
+                // What is there goes, what is not comes.
+                match rules.iter().position(|it| *it == pattern) {
+                    Some(at) => {
+                        rules.remove(at);
+                        let removed = table.remove(&rule(&pattern)).map(|it| it.host.to_string());
+                        prop_assert_eq!(removed, Some(pattern));
+                    }
+                    None => {
+                        table.insert(Arc::new(target(&pattern, 1, &upstream))).expect("new");
+                        rules.push(pattern);
+                    }
+                }
+            }
+        }
+        versions.push((table, rules));
+        // Every version is still what it was, whatever became of its copies.
+        for (table, mut rules) in versions {
+            let borrowed: Vec<&str> = rules.iter().map(String::as_str).collect();
+            let built = build(&borrowed).expect("distinct");
+            for name in &names {
+                let taken = taken_by(&table, name);
+                prop_assert_eq!(taken.as_ref(), naive(&rules, name), "{}", name);
+                prop_assert_eq!(taken, taken_by(&built, name), "{}", name);
+            }
+            rules.sort();
+            prop_assert_eq!(table.len(), rules.len());
+            prop_assert_eq!(listed(&table), rules);
         }
     }
 

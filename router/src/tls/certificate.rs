@@ -277,7 +277,7 @@ impl Leaf {
 }
 
 /// Never empty.
-fn parse_chain(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, CertificateProblem> {
+pub(crate) fn parse_chain(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, CertificateProblem> {
     let chain = CertificateDer::pem_slice_iter(text)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| CertificateProblem::InvalidPem(error.to_string()))?;
@@ -288,7 +288,7 @@ fn parse_chain(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, CertificateP
     }
 }
 
-fn parse_key(
+pub(crate) fn parse_key(
     text: &[u8],
     provider: &CryptoProvider,
 ) -> Result<(Arc<dyn SigningKey>, Algorithm), CertificateProblem> {

@@ -14,6 +14,7 @@ use super::directory::{self, PairFiles};
 use super::entry::CertEntry;
 use super::error::{CertificateError, CertificateErrors, CertificateProblem, Warning, WarningKind};
 use super::policy::{Foundation, TlsPolicy};
+use super::tickets::SharedTickets;
 use crate::route::Host;
 
 /// Fewer pairs than this are parsed faster than a thread starts.
@@ -58,6 +59,31 @@ impl CertificateStore {
                 }])
             })?,
         };
+        Self::load_upon(foundation, directory, default, policy, previous)
+    }
+
+    /// The same for the first load of a process whose session tickets the whole edge opens. Later
+    /// loads take the handle from their `previous`.
+    ///
+    /// # Errors
+    /// Everything that is wrong with any file, as [`CertificateStore::load`] says it.
+    pub fn load_sharing(
+        directory: &Path,
+        default: Option<&str>,
+        policy: &TlsPolicy,
+        tickets: SharedTickets,
+    ) -> Result<(Self, Vec<Warning>), CertificateErrors> {
+        let foundation = Foundation::sharing(tickets);
+        Self::load_upon(foundation, directory, default, policy, None)
+    }
+
+    fn load_upon(
+        foundation: Foundation,
+        directory: &Path,
+        default: Option<&str>,
+        policy: &TlsPolicy,
+        previous: Option<&Self>,
+    ) -> Result<(Self, Vec<Warning>), CertificateErrors> {
         let (pairs, mut errors) =
             directory::pairs(directory).map_err(|error| CertificateErrors(vec![error]))?;
         let mut certificates = BTreeMap::new();
@@ -140,6 +166,11 @@ impl CertificateStore {
     /// Whether there is no certificate at all.
     pub fn is_empty(&self) -> bool {
         self.certificates.is_empty()
+    }
+
+    /// The keys of session tickets, if the whole edge has the same.
+    pub fn shared_tickets(&self) -> Option<&SharedTickets> {
+        self.foundation.shared_tickets()
     }
 
     /// What the handshakes were configured with.

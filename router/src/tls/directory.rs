@@ -82,12 +82,12 @@ pub(super) fn pairs(
     Ok((pairs, errors))
 }
 
-pub(super) fn read_chain(path: &Path) -> Result<Vec<u8>, CertificateProblem> {
+pub(crate) fn read_chain(path: &Path) -> Result<Vec<u8>, CertificateProblem> {
     read(path).map(|(bytes, _)| bytes)
 }
 
 /// Like [`read_chain`], but refuses a key that every user of the machine can read.
-pub(super) fn read_key(path: &Path) -> Result<Vec<u8>, CertificateProblem> {
+pub(crate) fn read_key(path: &Path) -> Result<Vec<u8>, CertificateProblem> {
     let (bytes, mode) = read(path)?;
     if mode & 0o007 != 0 {
         return Err(CertificateProblem::KeyOpenToOthers { mode });

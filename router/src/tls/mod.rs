@@ -13,12 +13,17 @@ mod error;
 mod policy;
 #[cfg(test)]
 mod tests;
+mod tickets;
 mod upstream;
 
 pub use accept::{AcceptError, Accepted, accept};
 pub use certificate::{Algorithm, ServedCertificate};
+pub(crate) use certificate::{parse_chain, parse_key};
 pub use certificates::CertificateStore;
+pub(crate) use directory::{read_chain, read_key};
 pub use entry::CertEntry;
 pub use error::{CertificateError, CertificateErrors, CertificateProblem, Warning, WarningKind};
 pub use policy::TlsPolicy;
-pub use upstream::{ClientConfigs, UpstreamTlsError};
+pub use tickets::SharedTickets;
+pub use upstream::{ClientConfigs, Trust, UpstreamTlsError};
+pub(crate) use upstream::{authorities, system_authorities};

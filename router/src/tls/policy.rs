@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use ::aws_lc_rs::digest::{Context, SHA256};
 use config::router::TlsVersion;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{NoServerSessionStorage, ProducesTickets, ServerConfig};
 use rustls::{SupportedProtocolVersion, version};
+
+use super::tickets::SharedTickets;
 
 /// The part of `router.yaml` that shapes a handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,14 +28,48 @@ impl Default for TlsPolicy {
     }
 }
 
+impl TlsPolicy {
+    /// Protocols offered by ALPN, preferred first.
+    fn protocols(self) -> &'static [&'static [u8]] {
+        const BOTH: [&[u8]; 2] = [b"h2", b"http/1.1"];
+        if self.http2 { &BOTH } else { &BOTH[1..] }
+    }
+
+    /// SHA-256 over everything that a policy says, the same in every process.
+    pub(super) fn digest(self) -> [u8; 32] {
+        let minimum: &[u8] = match self.minimum {
+            TlsVersion::V1_2 => b"1.2",
+            TlsVersion::V1_3 => b"1.3",
+        };
+        let mut context = Context::new(&SHA256);
+        context.update(b"minimum ");
+        context.update(minimum);
+        for protocol in self.protocols() {
+            context.update(b"\nalpn ");
+            context.update(protocol);
+        }
+        let mut digest = [0; 32];
+        digest.copy_from_slice(context.finish().as_ref());
+        digest
+    }
+}
+
 /// What lives as long as the process: algorithms and the keys that encrypt tickets.
 ///
-/// A reload passes it on, so that a client resumes its session across reloads. rustls replaces the
-/// ticket keys every six hours and accepts the previous ones for six more.
+/// A reload passes it on, so that a client resumes its session across reloads.
 #[derive(Clone)]
 pub(super) struct Foundation {
     pub(super) provider: Arc<CryptoProvider>,
-    ticketer: Arc<dyn ProducesTickets>,
+    tickets: Tickets,
+}
+
+#[derive(Clone)]
+enum Tickets {
+    /// Keys of this process: rustls replaces them every six hours and accepts the previous ones
+    /// for six more.
+    Own(Arc<dyn ProducesTickets>),
+    /// Keys of the whole edge, from the registry.
+    Shared(SharedTickets),
 }
 
 impl Foundation {
@@ -41,8 +78,24 @@ impl Foundation {
     pub(super) fn new() -> Result<Self, rustls::Error> {
         Ok(Self {
             provider: Arc::new(aws_lc_rs::default_provider()),
-            ticketer: aws_lc_rs::Ticketer::new()?,
+            tickets: Tickets::Own(aws_lc_rs::Ticketer::new()?),
         })
+    }
+
+    /// The same with tickets that the whole edge opens.
+    pub(super) fn sharing(tickets: SharedTickets) -> Self {
+        Self {
+            provider: Arc::new(aws_lc_rs::default_provider()),
+            tickets: Tickets::Shared(tickets),
+        }
+    }
+
+    /// `None` if the keys are this process's own.
+    pub(super) fn shared_tickets(&self) -> Option<&SharedTickets> {
+        match &self.tickets {
+            Tickets::Own(_) => None,
+            Tickets::Shared(tickets) => Some(tickets),
+        }
     }
 
     /// The configuration that all certificates share but for the certificate.
@@ -57,15 +110,15 @@ impl Foundation {
             .expect("the default provider has cipher suites for TLS 1.2 and 1.3")
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(NoCertificate));
-        config.ticketer = Arc::clone(&self.ticketer);
+        config.ticketer = match &self.tickets {
+            Tickets::Own(ticketer) => Arc::clone(ticketer),
+            Tickets::Shared(tickets) => tickets.ticketer(policy),
+        };
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 2;
         config.max_early_data_size = 0;
-        config.alpn_protocols = if policy.http2 {
-            vec![b"h2".into(), b"http/1.1".into()]
-        } else {
-            vec![b"http/1.1".into()]
-        };
+        let protocols = policy.protocols().iter();
+        config.alpn_protocols = protocols.map(|protocol| protocol.to_vec()).collect();
         config
     }
 }

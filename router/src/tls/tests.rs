@@ -6,4 +6,5 @@ mod handshake;
 mod pki;
 mod reload;
 mod resumption;
+mod tickets;
 mod upstream;

@@ -1,11 +1,7 @@
 //! TLS towards the tenants' clusters: whom to trust, and under which name.
 
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use config::route::{self, UpstreamTrust};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -25,28 +21,26 @@ pub struct ClientConfigs {
     system: OnceLock<Arc<WebPkiServerVerifier>>,
 }
 
+/// What proves an endpoint's identity, with all that is needed to check it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Trust<'a> {
+    /// A certificate that one of these authorities signed, in PEM.
+    Authorities(&'a [u8]),
+    /// A certificate that one of the system's authorities signed.
+    System,
+    /// Nothing does.
+    InsecureAcceptAny,
+}
+
 /// Why an upstream cannot be spoken to by TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamTlsError {
     /// Neither a DNS name nor an address.
     #[error("server name {0:?} is neither a DNS name nor an address")]
     InvalidServerName(String),
-    /// The file of certificate authorities could not be read.
-    #[error("{}: cannot be read: {source}", file.display())]
-    Unreadable {
-        /// The file.
-        file: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The file of certificate authorities is of no use.
-    #[error("{}: {reason}", file.display())]
-    InvalidAuthorities {
-        /// The file.
-        file: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
+    /// The certificate authorities are of no use.
+    #[error("certificate authorities: {0}")]
+    InvalidAuthorities(String),
     /// The system has no certificate authorities.
     #[error("the system's certificate authorities cannot be used: {0}")]
     NoSystemAuthorities(String),
@@ -64,28 +58,21 @@ impl ClientConfigs {
     /// The configurations for one upstream, with a session cache of their own: a session of one
     /// tenant is never offered to another's endpoints.
     ///
-    /// Reads the file of certificate authorities, if one is named, every time.
-    ///
     /// # Errors
-    /// When the server name is not one, or the certificate authorities cannot be had.
-    pub fn for_upstream(&self, tls: &route::UpstreamTls) -> Result<UpstreamTls, UpstreamTlsError> {
-        let server_name = ServerName::try_from(tls.server_name.clone())
-            .map_err(|_| UpstreamTlsError::InvalidServerName(tls.server_name.clone()))?;
-        let verifier: Arc<dyn ServerCertVerifier> = match &tls.trust {
-            UpstreamTrust::Ca(file) => {
-                let pem = fs::read(file).map_err(|source| UpstreamTlsError::Unreadable {
-                    file: file.clone(),
-                    source,
-                })?;
-                self.verifier(authorities(&pem, file)?).map_err(|reason| {
-                    UpstreamTlsError::InvalidAuthorities {
-                        file: file.clone(),
-                        reason,
-                    }
-                })?
-            }
-            UpstreamTrust::System => self.system_verifier()?,
-            UpstreamTrust::InsecureAcceptAny => Arc::new(AcceptAny(Arc::clone(&self.provider))),
+    /// When the server name is not one, or the certificate authorities are of no use.
+    pub fn for_upstream(
+        &self,
+        server_name: &str,
+        trust: Trust<'_>,
+    ) -> Result<UpstreamTls, UpstreamTlsError> {
+        let server_name = ServerName::try_from(server_name.to_owned())
+            .map_err(|_| UpstreamTlsError::InvalidServerName(server_name.to_owned()))?;
+        let verifier: Arc<dyn ServerCertVerifier> = match trust {
+            Trust::Authorities(pem) => authorities(pem)
+                .and_then(|roots| self.verifier(roots))
+                .map_err(UpstreamTlsError::InvalidAuthorities)?,
+            Trust::System => self.system_verifier()?,
+            Trust::InsecureAcceptAny => Arc::new(AcceptAny(Arc::clone(&self.provider))),
         };
         Ok(UpstreamTls {
             http1: Arc::new(self.config(Arc::clone(&verifier), b"http/1.1")),
@@ -111,19 +98,8 @@ impl ClientConfigs {
         if let Some(verifier) = self.system.get() {
             return Ok(Arc::clone(verifier));
         }
-        let found = rustls_native_certs::load_native_certs();
-        let mut roots = RootCertStore::empty();
-        // Some systems carry authorities that webpki cannot parse; the others still count.
-        roots.add_parsable_certificates(found.certs);
-        if roots.is_empty() {
-            let reason = match found.errors.first() {
-                Some(error) => error.to_string(),
-                None => "there are none (Debian: package ca-certificates)".into(),
-            };
-            return Err(UpstreamTlsError::NoSystemAuthorities(reason));
-        }
         let verifier = self
-            .verifier(roots)
+            .verifier(system_authorities()?)
             .map_err(UpstreamTlsError::NoSystemAuthorities)?;
         Ok(Arc::clone(self.system.get_or_init(|| verifier)))
     }
@@ -143,27 +119,38 @@ impl Default for ClientConfigs {
 
 /// Every certificate of a PEM text, each of which has to be usable: one that is skipped in silence
 /// is an outage later.
-fn authorities(pem: &[u8], file: &Path) -> Result<RootCertStore, UpstreamTlsError> {
-    let invalid = |reason: String| UpstreamTlsError::InvalidAuthorities {
-        file: file.into(),
-        reason,
-    };
+pub(crate) fn authorities(pem: &[u8]) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     for (at, certificate) in CertificateDer::pem_slice_iter(pem).enumerate() {
-        let certificate = certificate.map_err(|error| invalid(format!("invalid PEM: {error}")))?;
+        let certificate = certificate.map_err(|error| format!("invalid PEM: {error}"))?;
         roots
             .add(certificate)
-            .map_err(|error| invalid(format!("certificate {}: {error}", at + 1)))?;
+            .map_err(|error| format!("certificate {}: {error}", at + 1))?;
     }
     if roots.is_empty() {
-        Err(invalid("holds no certificate".into()))
+        Err("holds no certificate".into())
     } else {
         Ok(roots)
     }
 }
 
-/// Accepts whatever the endpoint shows. Reachable only through
-/// [`UpstreamTrust::InsecureAcceptAny`].
+/// The certificate authorities that this system trusts.
+pub(crate) fn system_authorities() -> Result<RootCertStore, UpstreamTlsError> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    // Some systems carry authorities that webpki cannot parse; the others still count.
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        let reason = match found.errors.first() {
+            Some(error) => error.to_string(),
+            None => "there are none (Debian: package ca-certificates)".into(),
+        };
+        return Err(UpstreamTlsError::NoSystemAuthorities(reason));
+    }
+    Ok(roots)
+}
+
+/// Accepts whatever the endpoint shows. Reachable only through [`Trust::InsecureAcceptAny`].
 #[derive(Debug)]
 struct AcceptAny(Arc<CryptoProvider>);
 

@@ -85,6 +85,12 @@ impl Http2Pool {
         self.current.take();
     }
 
+    /// Whether there is a connection that takes requests.
+    pub(crate) fn is_open(&self) -> bool {
+        let current = self.current.borrow();
+        current.as_ref().is_some_and(|sender| !sender.is_closed())
+    }
+
     fn usable(&self) -> Option<SendRequest<OutBody>> {
         let mut current = self.current.borrow_mut();
         if current.as_ref().is_some_and(SendRequest::is_closed) {

@@ -3,11 +3,12 @@
 mod balance;
 mod connect;
 mod endpoint;
+pub mod health;
 mod http2;
 mod pool;
 mod stream;
 
-pub use endpoint::{Endpoint, Upstream, UpstreamTls};
+pub use endpoint::{Endpoint, Retired, Upstream, UpstreamTls};
 pub(crate) use http2::{OutBody, OutFrame};
 pub(crate) use pool::{Active, Lease, NoEndpoint, Pools, Tried};
 pub(crate) use stream::Stream;

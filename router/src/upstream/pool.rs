@@ -4,6 +4,9 @@
 //! in, first out: the others age and are closed before the ingress closes them (its default is
 //! 75 s), which is what makes a request on a dying connection rare.
 
+#[cfg(test)]
+mod tests;
+
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -22,7 +25,7 @@ use super::endpoint::{Endpoint, Upstream};
 use super::http2::{Http2Pool, OutBody};
 use super::stream::Stream;
 use crate::observe::metrics::{Connect, Shard};
-use crate::snapshot::{Settings, Snapshot};
+use crate::snapshot::Settings;
 use crate::worker::timers::Timers;
 
 /// All endpoints of one worker.
@@ -30,8 +33,15 @@ pub(crate) struct Pools {
     timers: Rc<Timers>,
     metrics: Arc<Shard>,
     random: Cell<u64>,
-    upstreams: RefCell<HashMap<u64, Rc<[Rc<EndpointState>]>>>,
+    /// By id, as are `endpoints`. Both hold what is in use or was lately, and nothing else, so that
+    /// walking over them costs what the traffic is and not what there are routes.
+    upstreams: RefCell<HashMap<u64, UpstreamState>>,
     endpoints: RefCell<HashMap<u64, Rc<EndpointState>>>,
+}
+
+struct UpstreamState {
+    upstream: Arc<Upstream>,
+    endpoints: Rc<[Rc<EndpointState>]>,
 }
 
 /// What one worker knows of one endpoint.
@@ -98,7 +108,7 @@ impl Pools {
     /// connection that has carried nothing yet.
     pub(crate) async fn http1(
         &self,
-        upstream: &Upstream,
+        upstream: &Arc<Upstream>,
         settings: &Settings,
         tried: &mut Tried,
         fresh: bool,
@@ -141,7 +151,7 @@ impl Pools {
     /// A handle that takes a request of HTTP/2 to the best endpoint that `tried` does not name.
     pub(crate) async fn http2(
         &self,
-        upstream: &Upstream,
+        upstream: &Arc<Upstream>,
         settings: &Settings,
         tried: &mut Tried,
     ) -> Result<Http2Lease, NoEndpoint> {
@@ -175,7 +185,8 @@ impl Pools {
     /// Keeps a connection whose last exchange ended cleanly.
     pub(crate) fn put(&self, lease: Lease, settings: &Settings) {
         let mut idle = lease.endpoint.idle.borrow_mut();
-        if idle.len() < settings.limits.idle_per_endpoint {
+        let retired = lease.endpoint.endpoint.retired.get();
+        if !retired && idle.len() < settings.limits.idle_per_endpoint {
             idle.push(Idle {
                 stream: lease.stream,
                 expires: self.timers.later(settings.timeouts.upstream_idle),
@@ -185,13 +196,18 @@ impl Pools {
 
     /// The endpoint for the next attempt. One that rests is used only if all others are out:
     /// a guess that it is back beats a sure failure.
-    pub(crate) fn choose(&self, upstream: &Upstream, tried: &Tried) -> Option<Rc<EndpointState>> {
+    pub(crate) fn choose(
+        &self,
+        upstream: &Arc<Upstream>,
+        tried: &Tried,
+    ) -> Option<Rc<EndpointState>> {
         let states = self.states(upstream);
         let now = self.timers.now();
         let random = self.next_random();
         let load = |i: usize, resting: bool| Load {
             active: states[i].active.get(),
-            excluded: tried.has(&states[i]) || (!resting && states[i].rests_until.get() > now),
+            excluded: tried.has(&states[i])
+                || (!resting && (states[i].rests_until.get() > now || upstream.is_unhealthy(i))),
         };
         LeastOfTwo
             .choose(states.len(), |i| load(i, false), random)
@@ -225,34 +241,28 @@ impl Pools {
         state.idle.borrow_mut().clear();
     }
 
-    /// Closes unused connections that are too old or that the endpoint has closed.
+    /// Closes unused connections that are too old or that the endpoint has closed, and forgets what
+    /// is retired, or at rest in every way. What a request still holds lives on with it.
     pub(crate) fn sweep(&self) {
         let now = self.timers.now();
-        for state in self.endpoints.borrow().values() {
+        let mut endpoints = self.endpoints.borrow_mut();
+        for state in endpoints.values() {
             state
                 .idle
                 .borrow_mut()
                 .retain_mut(|idle| idle.expires > now && is_quiet(&mut idle.stream));
         }
-    }
-
-    /// Forgets what `snapshot` no longer names.
-    pub(crate) fn prune(&self, snapshot: &Snapshot) {
-        let mut upstreams = HashMap::new();
-        let mut endpoints = HashMap::new();
-        let (old_upstreams, old_endpoints) = (self.upstreams.take(), self.endpoints.take());
-        for upstream in &snapshot.upstreams {
-            if let Some(states) = old_upstreams.get(&upstream.id) {
-                upstreams.insert(upstream.id, Rc::clone(states));
+        self.upstreams.borrow_mut().retain(|_, known| {
+            !known.upstream.retired.get() && known.endpoints.iter().any(|it| it.is_awake(now))
+        });
+        endpoints.retain(|_, state| {
+            let retired = state.endpoint.retired.get();
+            if retired {
+                state.close_unused();
             }
-            for endpoint in &upstream.endpoints {
-                if let Some(state) = old_endpoints.get(&endpoint.id) {
-                    endpoints.insert(endpoint.id, Rc::clone(state));
-                }
-            }
-        }
-        self.upstreams.replace(upstreams);
-        self.endpoints.replace(endpoints);
+            // An endpoint at rest stays beside one of its upstream that is not.
+            !retired && (Rc::strong_count(state) > 1 || state.is_awake(now))
+        });
     }
 
     /// Closes all unused connections.
@@ -262,9 +272,9 @@ impl Pools {
         }
     }
 
-    fn states(&self, upstream: &Upstream) -> Rc<[Rc<EndpointState>]> {
-        if let Some(states) = self.upstreams.borrow().get(&upstream.id) {
-            return Rc::clone(states);
+    fn states(&self, upstream: &Arc<Upstream>) -> Rc<[Rc<EndpointState>]> {
+        if let Some(known) = self.upstreams.borrow().get(&upstream.id) {
+            return Rc::clone(&known.endpoints);
         }
         let mut endpoints = self.endpoints.borrow_mut();
         let states: Rc<[Rc<EndpointState>]> = upstream
@@ -282,10 +292,28 @@ impl Pools {
                 }))
             })
             .collect();
-        self.upstreams
-            .borrow_mut()
-            .insert(upstream.id, Rc::clone(&states));
+        let known = UpstreamState {
+            upstream: Arc::clone(upstream),
+            endpoints: Rc::clone(&states),
+        };
+        self.upstreams.borrow_mut().insert(upstream.id, known);
         states
+    }
+
+    /// How many upstreams and endpoints are remembered.
+    #[cfg(test)]
+    fn known(&self) -> (usize, usize) {
+        (self.upstreams.borrow().len(), self.endpoints.borrow().len())
+    }
+
+    /// Which endpoints of an upstream rest.
+    #[cfg(test)]
+    fn rests(&self, upstream: &Arc<Upstream>) -> Vec<bool> {
+        let states = self.states(upstream);
+        let rests = states
+            .iter()
+            .map(|it| it.rests_until.get() > self.timers.now());
+        rests.collect()
     }
 
     /// xorshift64 (Marsaglia, 2003): spreads load; nothing secret hangs on it.
@@ -311,6 +339,20 @@ impl EndpointState {
         self.idle
             .borrow_mut()
             .retain_mut(|idle| is_quiet(&mut idle.stream));
+    }
+
+    /// Whether there is anything to remember about it.
+    fn is_awake(&self, now: u64) -> bool {
+        self.active.get() > 0
+            || self.rests_until.get() > now
+            || !self.idle.borrow().is_empty()
+            || self.http2.is_open()
+    }
+
+    /// Lets go of connections that no request uses.
+    fn close_unused(&self) {
+        self.idle.borrow_mut().clear();
+        self.http2.close();
     }
 
     fn take_idle(&self) -> Option<Stream> {

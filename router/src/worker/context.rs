@@ -68,7 +68,6 @@ impl Worker {
         let newest = self.published.load();
         if !Arc::ptr_eq(&newest, &current) {
             *current = Rc::new(Arc::clone(&newest));
-            self.pools.prune(&current);
         }
         Rc::clone(&current)
     }

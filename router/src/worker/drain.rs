@@ -22,6 +22,11 @@ impl Drain {
         (Self(sender), receiver)
     }
 
+    /// What is ordered, for others that end with the workers.
+    pub(crate) fn orders(&self) -> watch::Receiver<Order> {
+        self.0.subscribe()
+    }
+
     /// Stops listening and ends every connection with the request it is in; what is left after
     /// `deadline` is cut off. Called again, with a shorter one, it hurries.
     pub fn begin(&self, deadline: Duration) {

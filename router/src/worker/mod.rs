@@ -9,4 +9,5 @@ pub(crate) mod timers;
 
 pub(crate) use context::Worker;
 pub use drain::Drain;
+pub(crate) use drain::Order;
 pub use start::{Workers, start};

@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use config::router::{RegistryConfig, RegistryStore};
 
-use embedded::Embedded;
+pub use embedded::Embedded;
 use etcd::Etcd;
 pub use limits::{LARGEST_TRANSACTION_BYTES, MOST_CHANGES, MOST_CONDITIONS};
 

@@ -14,14 +14,14 @@ use super::pki::{Directory, ECDSA};
 use crate::tls::CertificateStore;
 
 /// A client that offers whatever session it has to whomever it speaks with.
-fn promiscuous(versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {
+pub(super) fn promiscuous(versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {
     let mut config = client_of(versions, ECDSA_SCHEMES);
     config.resumption = Resumption::store(Arc::new(OnePot::default()));
     Arc::new(config)
 }
 
 /// How a handshake went, and the pair the client was shown.
-async fn visit(
+pub(super) async fn visit(
     store: &CertificateStore,
     client: &Arc<ClientConfig>,
     name: &str,

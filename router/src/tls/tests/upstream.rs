@@ -1,36 +1,33 @@
 //! Whom the router trusts behind it.
 
-use std::path::PathBuf;
-
-use config::route::{UpstreamTls, UpstreamTrust};
 use rustls::{CertificateError, Error, HandshakeKind};
 
 use super::clients::{shake, tls_error};
 use super::pki::{Authority, Directory};
-use crate::tls::{CertificateStore, ClientConfigs, UpstreamTlsError};
+use crate::tls::{CertificateStore, ClientConfigs, Trust, UpstreamTlsError};
+use crate::upstream::UpstreamTls;
 
-/// An ingress with a certificate of its own authority, whose PEM file stands beside the pair.
+/// An ingress with a certificate of its directory's authority.
 fn ingress() -> (Directory, CertificateStore) {
     let directory = Directory::with(&["ingress.test"]);
     let store = directory.load();
-    directory.write("authority.pem", &directory.authority.pem);
     (directory, store)
 }
 
-fn tls(server_name: &str, trust: UpstreamTrust) -> UpstreamTls {
-    UpstreamTls {
-        server_name: server_name.into(),
-        trust,
-    }
+fn upstream(server_name: &str, trust: Trust<'_>) -> UpstreamTls {
+    ClientConfigs::new()
+        .for_upstream(server_name, trust)
+        .expect("a configuration")
+}
+
+fn signed_by(directory: &Directory) -> Trust<'_> {
+    Trust::Authorities(directory.authority.pem.as_bytes())
 }
 
 #[tokio::test]
 async fn the_named_authority_is_trusted_and_alpn_is_one_protocol() {
     let (directory, store) = ingress();
-    let trust = UpstreamTrust::Ca(directory.file("authority.pem"));
-    let upstream = ClientConfigs::new()
-        .for_upstream(&tls("ingress.test", trust))
-        .expect("a configuration");
+    let upstream = upstream("ingress.test", signed_by(&directory));
     assert_eq!(upstream.server_name.to_str(), "ingress.test");
     for (config, http2) in [(&upstream.http1, false), (&upstream.http2, true)] {
         let (served, connected) = shake(&store, config, "ingress.test").await;
@@ -44,10 +41,7 @@ async fn the_named_authority_is_trusted_and_alpn_is_one_protocol() {
 #[tokio::test]
 async fn a_second_connection_resumes() {
     let (directory, store) = ingress();
-    let trust = UpstreamTrust::Ca(directory.file("authority.pem"));
-    let upstream = ClientConfigs::new()
-        .for_upstream(&tls("ingress.test", trust))
-        .expect("a configuration");
+    let upstream = upstream("ingress.test", signed_by(&directory));
     for expected in [HandshakeKind::Full, HandshakeKind::Resumed] {
         let (_, connected) = shake(&store, &upstream.http1, "ingress.test").await;
         let kind = connected.expect("a handshake").get_ref().1.handshake_kind();
@@ -57,12 +51,9 @@ async fn a_second_connection_resumes() {
 
 #[tokio::test]
 async fn another_authority_is_not_trusted() {
-    let (directory, store) = ingress();
-    directory.write("other.pem", &Authority::new().pem);
-    let trust = UpstreamTrust::Ca(directory.file("other.pem"));
-    let upstream = ClientConfigs::new()
-        .for_upstream(&tls("ingress.test", trust))
-        .expect("a configuration");
+    let (_directory, store) = ingress();
+    let other = Authority::new().pem;
+    let upstream = upstream("ingress.test", Trust::Authorities(other.as_bytes()));
     let (_, connected) = shake(&store, &upstream.http1, "ingress.test").await;
     let error = tls_error(connected);
     assert!(matches!(error, Error::InvalidCertificate(_)), "{error:?}");
@@ -71,12 +62,8 @@ async fn another_authority_is_not_trusted() {
 #[tokio::test]
 async fn another_server_name_is_refused() {
     let directory = Directory::with(&["ingress.test"]);
-    directory.write("authority.pem", &directory.authority.pem);
     let store = directory.load_with_default("ingress.test");
-    let trust = UpstreamTrust::Ca(directory.file("authority.pem"));
-    let upstream = ClientConfigs::new()
-        .for_upstream(&tls("other.test", trust))
-        .expect("a configuration");
+    let upstream = upstream("other.test", signed_by(&directory));
     let (_, connected) = shake(&store, &upstream.http1, &upstream.server_name.to_str()).await;
     let error = tls_error(connected);
     assert!(
@@ -91,7 +78,7 @@ async fn another_server_name_is_refused() {
 #[tokio::test]
 async fn a_private_authority_is_not_trusted_by_the_system_nor_without_saying_so() {
     let (_directory, store) = ingress();
-    match ClientConfigs::new().for_upstream(&tls("ingress.test", UpstreamTrust::System)) {
+    match ClientConfigs::new().for_upstream("ingress.test", Trust::System) {
         Ok(upstream) => {
             let (_, connected) = shake(&store, &upstream.http1, "ingress.test").await;
             let error = tls_error(connected);
@@ -103,9 +90,7 @@ async fn a_private_authority_is_not_trusted_by_the_system_nor_without_saying_so(
             "{error:?}"
         ),
     }
-    let upstream = ClientConfigs::new()
-        .for_upstream(&tls("anything.test", UpstreamTrust::InsecureAcceptAny))
-        .expect("a configuration");
+    let upstream = upstream("anything.test", Trust::InsecureAcceptAny);
     shake(&store, &upstream.http1, "ingress.test")
         .await
         .1
@@ -114,21 +99,12 @@ async fn a_private_authority_is_not_trusted_by_the_system_nor_without_saying_so(
 
 #[test]
 fn what_cannot_be_used_is_named() {
-    let directory = Directory::new();
     let refused = |server_name: &str, trust| {
-        let error = ClientConfigs::new().for_upstream(&tls(server_name, trust));
+        let error = ClientConfigs::new().for_upstream(server_name, trust);
         error.expect_err("a refusal").to_string()
     };
-    let text = refused("not a name", UpstreamTrust::System);
+    let text = refused("not a name", Trust::System);
     assert!(text.contains("\"not a name\""), "{text}");
-    let text = refused(
-        "x.test",
-        UpstreamTrust::Ca(PathBuf::from("/nowhere/ca.pem")),
-    );
-    assert!(
-        text.starts_with("/nowhere/ca.pem: cannot be read"),
-        "{text}"
-    );
     for (content, reason) in [
         ("", "holds no certificate"),
         (
@@ -137,10 +113,8 @@ fn what_cannot_be_used_is_named() {
         ),
         ("-----BEGIN CERTIFICATE-----\n???\n", "invalid PEM"),
     ] {
-        directory.write("ca.pem", content);
-        let file = directory.file("ca.pem");
-        let text = refused("x.test", UpstreamTrust::Ca(file.clone()));
-        assert!(text.starts_with(&format!("{}: ", file.display())), "{text}");
+        let text = refused("x.test", Trust::Authorities(content.as_bytes()));
+        assert!(text.starts_with("certificate authorities: "), "{text}");
         assert!(text.contains(reason), "{text}");
     }
 }

@@ -1,0 +1,505 @@
+//! What a registrar knows, and what it does next. Pure: time and random numbers are handed in.
+//!
+//! A call carries everything that the instance announces, so the state is one set of routes that
+//! ought to stand in the registry, and one that does as far as is known. Whenever they differ, or a
+//! renewal is due, [`State::next`] says whom to call; [`State::answered`] takes what came of it.
+
+mod routes;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+
+use std::time::{Duration, Instant};
+
+use super::schedule::{LONGEST_CALL, jittered, pause, share};
+use crate::registry::api::types::Announcement;
+
+pub use routes::{Refusal, RouteState, Wanted};
+use routes::{Routes, Set};
+
+/// How long results of checks are gathered at the start, so that the first announcement carries
+/// everything that is healthy; and changes after an announcement: the first is announced at once.
+const GATHER: Duration = Duration::from_millis(100);
+/// How long a call may go on that announces what is no longer healthy.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// A call that was given up may still be carried out: a registry waits for its store for 3 s. So
+/// the state is announced once more this long after.
+const CONFIRM: Duration = Duration::from_secs(5);
+/// How long to stay away from a registry that is asked too often, if it does not say.
+const BUSY: Duration = Duration::from_secs(1);
+
+/// How often, for how long, and to how many registries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// How long an announcement holds without renewal.
+    pub ttl: Duration,
+    /// How often it is renewed.
+    pub renew: Duration,
+    /// How many registries there are; at least one.
+    pub registries: usize,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Call a registry.
+    Call(Call),
+    /// Give up the call that is under way.
+    Abandon,
+    /// Nothing, until then or until something happens.
+    Wait(Option<Instant>),
+}
+
+/// A call of a registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// Which, as a place in the list of them.
+    pub registry: usize,
+    /// How long it may take.
+    pub deadline: Duration,
+    /// What is announced; `None` withdraws everything.
+    pub announcement: Option<Announcement>,
+}
+
+/// What came of a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was done.
+    Accepted {
+        /// Whether nothing but the time has changed in the registry.
+        renewed: bool,
+    },
+    /// The registry refuses what is announced; another would, too.
+    Refused(Refusal),
+    /// The registry refuses the caller; another may not.
+    Unwelcome(Refusal),
+    /// The credential has asked too often.
+    Busy(Option<Duration>),
+    /// It failed; whether it was done is not known.
+    Failed {
+        /// Why, for people.
+        error: String,
+        /// When to try again.
+        retry_after: Option<Duration>,
+        /// Whether another registry may do better.
+        elsewhere: bool,
+    },
+}
+
+/// Something to tell of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// Other routes are announced than before, or the same after some trouble.
+    Announced {
+        /// How many.
+        routes: usize,
+        /// By which registry.
+        registry: usize,
+    },
+    /// The same routes were announced once more.
+    Renewed {
+        /// By which registry.
+        registry: usize,
+    },
+    /// Renewals find something else in the registry than was announced last.
+    Contended,
+    /// Nothing is announced any more.
+    Withdrawn {
+        /// By which registry.
+        registry: usize,
+    },
+    /// A route is left out, or left out for another reason than before.
+    LeftOut {
+        /// Its host rule.
+        host: String,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// The whole announcement is refused, or refused for another reason than before.
+    Refused {
+        /// By which registry.
+        registry: usize,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// A registry does not do what it is asked, or does not for another reason than before.
+    Failing {
+        /// Which registry.
+        registry: usize,
+        /// Why.
+        error: String,
+    },
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct State {
+    settings: Settings,
+    routes: Routes,
+    /// What stands in the registry; `None` when that is not known.
+    held: Option<Set>,
+    /// What a registry has accepted last.
+    accepted: Set,
+    /// When that ends unless it is renewed.
+    alive_until: Option<Instant>,
+    /// When to announce the same once more.
+    renew_at: Option<Instant>,
+    /// A call was given up, or has failed in a way that leaves open whether it was done.
+    uncertain: bool,
+    /// Renewals in a row that were none for the registry.
+    changed_by_others: u32,
+    /// The registry that works, as far as is known.
+    registry: usize,
+    flight: Option<Flight>,
+    /// Registries that have failed since one did not.
+    round: Round,
+    /// No call before.
+    not_before: Instant,
+    /// Whether, and for how long, the whole announcement is refused.
+    refused: Option<RefusedWhole>,
+    /// What each registry said last when it did not do what it was asked.
+    complaints: Vec<Option<String>>,
+    /// No call before that, unless every check has had its first result.
+    gather_until: Instant,
+}
+
+/// A call that is under way.
+#[derive(Debug)]
+struct Flight {
+    begun: Instant,
+    registry: usize,
+    set: Set,
+}
+
+#[derive(Debug, Default)]
+struct Round {
+    failed: usize,
+    /// One of them refuses us.
+    unwelcome: bool,
+    /// Rounds before in which all have failed.
+    before: u32,
+}
+
+#[derive(Debug)]
+struct RefusedWhole {
+    /// What is refused; `None` is whatever we announce.
+    set: Option<Set>,
+    retry_at: Instant,
+}
+
+impl State {
+    /// Nothing is known: neither health, nor what an earlier process has left in the registry.
+    #[must_use]
+    pub fn new(settings: Settings, wanted: Vec<Wanted>, now: Instant) -> Self {
+        Self {
+            settings,
+            routes: Routes::new(wanted),
+            held: None,
+            accepted: Set::new(),
+            alive_until: None,
+            renew_at: None,
+            uncertain: false,
+            changed_by_others: 0,
+            registry: 0,
+            flight: None,
+            round: Round::default(),
+            not_before: now,
+            refused: None,
+            complaints: vec![None; settings.registries],
+            gather_until: now + GATHER,
+        }
+    }
+
+    /// Other settings and routes count from now on. What is known of routes that stay the same is
+    /// kept; a call that is under way has been given up. Everything is announced once more, since
+    /// addresses or credentials may be what changed.
+    pub fn reload(&mut self, settings: Settings, wanted: Vec<Wanted>, now: Instant) {
+        let before = std::mem::replace(self, Self::new(settings, wanted, now));
+        self.accepted = self.routes.take_over(&before.routes, &before.accepted);
+        self.alive_until = before.alive_until;
+        self.registry = before.registry.min(settings.registries - 1);
+        self.uncertain = before.uncertain || before.flight.is_some();
+    }
+
+    /// A check of a route has ended. Tells whether that changes its health.
+    pub fn checked(&mut self, route: usize, success: bool) -> bool {
+        self.routes.checked(route, success)
+    }
+
+    /// What to do now. A call that it returns counts as begun.
+    pub fn next(&mut self, now: Instant) -> Action {
+        if let Some(flight) = &self.flight {
+            let outdated = !flight.set.is_subset(&self.routes.healthy());
+            let until = flight.begun + PATIENCE;
+            return match outdated {
+                false => Action::Wait(None),
+                true if now < until => Action::Wait(Some(until)),
+                true => Action::Abandon,
+            };
+        }
+        match self.due(now) {
+            Ok(set) if self.not_before <= now => Action::Call(self.begin(set, now)),
+            Ok(_) => Action::Wait(Some(self.not_before)),
+            Err(until) => Action::Wait(until),
+        }
+    }
+
+    /// What a call has to carry now, or when there may be something to call for.
+    fn due(&self, now: Instant) -> Result<Set, Option<Instant>> {
+        let refused = self
+            .refused
+            .as_ref()
+            .filter(|refused| now < refused.retry_at);
+        if let Some(RefusedWhole {
+            set: None,
+            retry_at,
+        }) = refused
+        {
+            return Err(Some(*retry_at));
+        }
+        if self.routes.any_unknown() {
+            if now < self.gather_until {
+                return Err(Some(self.gather_until));
+            }
+            // Nothing is healthy so far, and nothing of ours is announced.
+            if self.routes.announced().is_empty() && self.alive_until.is_none() {
+                return Err(None);
+            }
+        }
+        let set = self.routes.announced();
+        let changed = self.held.as_ref() != Some(&set);
+        if changed || self.renew_at.is_some_and(|renew_at| renew_at <= now) {
+            return match refused {
+                Some(refused) if refused.set.as_ref() == Some(&set) => Err(Some(refused.retry_at)),
+                _ => Ok(set),
+            };
+        }
+        // Apart from changes and renewals, which a refusal would hold up.
+        let again = self.routes.due_again(now);
+        if !again.is_empty() {
+            return Ok(&set | &again);
+        }
+        Err([self.renew_at, self.routes.next_retry()]
+            .into_iter()
+            .flatten()
+            .min())
+    }
+
+    fn begin(&mut self, set: Set, now: Instant) -> Call {
+        let registry = self.registry;
+        let deadline = match self.remaining(now) {
+            Some(remaining) => share(remaining, self.settings.registries - self.round.failed),
+            None => LONGEST_CALL,
+        };
+        let announcement = self.routes.announcement(&set, self.settings.ttl);
+        self.flight = Some(Flight {
+            begun: now,
+            registry,
+            set,
+        });
+        Call {
+            registry,
+            deadline,
+            announcement,
+        }
+    }
+
+    /// The call that is under way has ended.
+    pub fn answered(&mut self, outcome: Outcome, now: Instant, random: f64) -> Vec<Note> {
+        let Some(flight) = self.flight.take() else {
+            return Vec::new();
+        };
+        let pace = jittered(self.settings.renew, random);
+        match outcome {
+            Outcome::Accepted { renewed } => self.accept(flight, renewed, pace),
+            Outcome::Refused(refusal) => self.leave_out(flight, refusal, now, pace),
+            Outcome::Unwelcome(refusal) => {
+                self.round.unwelcome = true;
+                let told = self.complain(flight.registry, refusal.to_string());
+                self.fail(true, None, now, random);
+                let registry = flight.registry;
+                told.map(|_| Note::Refused { registry, refusal })
+                    .into_iter()
+                    .collect()
+            }
+            Outcome::Busy(retry_after) => {
+                let wait = self.bounded(retry_after.unwrap_or(BUSY), now).max(BUSY);
+                self.fail(true, None, now, random);
+                self.not_before = self.not_before.max(now + wait);
+                self.complain(flight.registry, "asked too often".to_owned())
+                    .into_iter()
+                    .collect()
+            }
+            Outcome::Failed {
+                error,
+                retry_after,
+                elsewhere,
+            } => {
+                self.uncertain = true;
+                if self.held.as_ref() != Some(&flight.set) {
+                    self.held = None;
+                }
+                self.fail(elsewhere, retry_after, now, random);
+                self.complain(flight.registry, error).into_iter().collect()
+            }
+        }
+    }
+
+    fn accept(&mut self, flight: Flight, renewed: bool, pace: Duration) -> Vec<Note> {
+        let Flight {
+            begun,
+            registry,
+            set,
+        } = flight;
+        let round = std::mem::take(&mut self.round);
+        let recovered = round.failed > 0 || round.before > 0 || self.refused.is_some();
+        self.refused = None;
+        self.complaints[registry] = None;
+        self.not_before = begun + GATHER;
+        let uncertain = std::mem::take(&mut self.uncertain);
+        self.routes.accept(&set);
+        let new = self.held.as_ref() != Some(&set);
+        let routes = set.len();
+        self.held = Some(set.clone());
+        self.accepted = set;
+        if routes == 0 {
+            self.alive_until = None;
+            self.renew_at = uncertain.then(|| begun + CONFIRM);
+            return vec![Note::Withdrawn { registry }];
+        }
+        // From the beginning of the call: when the registry began to count is not known.
+        self.alive_until = Some(begun + self.settings.ttl);
+        let pace = if uncertain { pace.min(CONFIRM) } else { pace };
+        self.renew_at = Some(begun + pace);
+        self.changed_by_others = match renewed || new || recovered || uncertain {
+            true => 0,
+            false => self.changed_by_others.saturating_add(1),
+        };
+        let mut notes = vec![if new || recovered {
+            Note::Announced { routes, registry }
+        } else {
+            Note::Renewed { registry }
+        }];
+        // Once it may be an operator's doing: a zone that was taken back and given again.
+        if self.changed_by_others == 2 {
+            notes.push(Note::Contended);
+        }
+        notes
+    }
+
+    /// The registry refuses what was announced: goes on without what is to blame.
+    fn leave_out(
+        &mut self,
+        flight: Flight,
+        refusal: Refusal,
+        now: Instant,
+        pace: Duration,
+    ) -> Vec<Note> {
+        self.round = Round::default();
+        self.not_before = now;
+        let named = self.routes.of_host(&flight.set, refusal.host.as_deref());
+        // Without a name, what was not refused before is not to blame.
+        let added = &flight.set - &self.accepted;
+        let blamed = if !named.is_empty() {
+            named
+        } else if added.len() < flight.set.len() {
+            added
+        } else {
+            Set::new()
+        };
+        if !blamed.is_empty() {
+            self.complaints[flight.registry] = None;
+            return self.routes.refuse(&blamed, &refusal, now + pace);
+        }
+        self.not_before = now + GATHER;
+        self.refused = Some(RefusedWhole {
+            set: Some(flight.set),
+            retry_at: now + pace,
+        });
+        let registry = flight.registry;
+        self.complain(registry, refusal.to_string())
+            .map(|_| Note::Refused { registry, refusal })
+            .into_iter()
+            .collect()
+    }
+
+    /// On to the next registry: at once, until all have failed.
+    fn fail(&mut self, elsewhere: bool, retry_after: Option<Duration>, now: Instant, random: f64) {
+        let registries = self.settings.registries;
+        self.registry = (self.registry + 1) % registries;
+        self.round.failed += 1;
+        self.not_before = now;
+        if elsewhere && self.round.failed < registries {
+            return;
+        }
+        let Round {
+            unwelcome, before, ..
+        } = std::mem::take(&mut self.round);
+        if unwelcome {
+            self.refused = Some(RefusedWhole {
+                set: None,
+                retry_at: now + jittered(self.settings.renew, random),
+            });
+            return;
+        }
+        let rounds = before.saturating_add(1);
+        self.round.before = rounds;
+        let wait = pause(rounds, random).max(retry_after.unwrap_or_default());
+        self.not_before = now + self.bounded(wait, now);
+    }
+
+    /// Waits no longer than half of what remains of the time to live: then every registry can still
+    /// be asked.
+    fn bounded(&self, wait: Duration, now: Instant) -> Duration {
+        match self.remaining(now) {
+            Some(remaining) => wait.min(remaining / 2),
+            None => wait,
+        }
+    }
+
+    /// What remains of the time to live of what is announced.
+    fn remaining(&self, now: Instant) -> Option<Duration> {
+        let remaining = self.alive_until?.saturating_duration_since(now);
+        (!remaining.is_zero()).then_some(remaining)
+    }
+
+    /// A note, unless this registry has said the same the last time.
+    fn complain(&mut self, registry: usize, error: String) -> Option<Note> {
+        let last = self.complaints[registry].replace(error.clone());
+        (last.as_ref() != Some(&error)).then_some(Note::Failing { registry, error })
+    }
+
+    /// The registry to call first: the one that works, as far as is known.
+    #[must_use]
+    pub fn registry(&self) -> usize {
+        self.registry
+    }
+
+    /// Whether every check has had a result.
+    #[must_use]
+    pub fn is_checked(&self) -> bool {
+        !self.routes.any_unknown()
+    }
+
+    /// Whether something may be announced, by this process or an earlier one.
+    #[must_use]
+    pub fn holds_anything(&self) -> bool {
+        self.flight.is_some()
+            || self.uncertain
+            || self.held.as_ref().is_none_or(|held| !held.is_empty())
+    }
+
+    /// Routes that are announced as far as is known, unless their time has run out.
+    pub fn held(&self, now: Instant) -> impl Iterator<Item = usize> {
+        let alive = self.remaining(now).is_some();
+        let held = self.held.as_ref().filter(|_| alive);
+        held.into_iter().flatten().copied()
+    }
+
+    /// The routes, in the order of the configuration.
+    #[must_use]
+    pub fn routes(&self) -> &[RouteState] {
+        self.routes.all()
+    }
+}

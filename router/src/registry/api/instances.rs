@@ -1,0 +1,122 @@
+//! `/v1/instances` and `/v1/tenants/{tenant}/instances/{instance}`: where registrars announce.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use http::StatusCode;
+
+use super::Api;
+use super::extract::{Json, Path, Query};
+use super::problem::Problem;
+use super::responses::{Always, ForNames};
+use super::types::{Announced, Announcement, Instance, Instances, ListQuery};
+use super::valid;
+use crate::registry::auth::Caller;
+use crate::registry::auth::audit::{Change, Unchanged};
+use crate::registry::change::{self, Announce};
+use crate::registry::store::Revision;
+
+/// Lists the instances that announce
+#[utoipa::path(get, path = "/v1/instances", tag = "instances", params(ListQuery),
+    responses((status = 200, body = Instances), Always))]
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<Instances>, Problem> {
+    let tenant = valid::limited_to(&caller, query.tenant.as_deref())?;
+    let limit = valid::page(query.limit)?;
+    let after = match query.after.as_deref() {
+        None => None,
+        Some(text) => match text.split_once('/') {
+            Some(place) => Some(place),
+            None => return Err(Problem::malformed("query: after: is none that a page gave")),
+        },
+    };
+    // A tenant's instances stand together.
+    let after = match (after, tenant) {
+        (Some((before, _)), Some(tenant)) if before < tenant => Some((tenant, "")),
+        (None, Some(tenant)) => Some((tenant, "")),
+        (after, _) => after,
+    };
+    let view = api.registry.view();
+    let mut found = view
+        .instances_after(after)
+        .take_while(|(owner, ..)| tenant.is_none_or(|tenant| *owner == tenant));
+    let page: Vec<_> = found.by_ref().take(limit).collect();
+    let last = page
+        .last()
+        .map(|(owner, name, _)| format!("{owner}/{name}"));
+    let next = found.next().and(last);
+    let instances = page.into_iter().map(|(tenant, instance, entry)| Instance {
+        tenant: tenant.to_owned(),
+        instance: instance.to_owned(),
+        ttl: entry.record.ttl,
+        hosts: entry.record.hosts.clone(),
+    });
+    Ok(Json(Instances {
+        instances: instances.collect(),
+        next,
+    }))
+}
+
+/// Announces everything that an instance offers
+///
+/// The same again renews it; anything else replaces it, so that a route that is left out is
+/// withdrawn. If one route is refused, all are, and `host` says which one it was.
+#[utoipa::path(put, path = "/v1/tenants/{tenant}/instances/{instance}", tag = "instances",
+    params(("tenant" = String, Path, example = "acme"), ("instance" = String, Path, example = "worker-1")),
+    request_body = Announcement,
+    responses((status = 200, body = Announced), ForNames, Always))]
+pub(super) async fn put(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Path((tenant, instance)): Path<(String, String)>,
+    Json(announcement): Json<Announcement>,
+) -> Result<Response, Problem> {
+    let request = Announce {
+        tenant: valid::acting_for(&caller, &tenant)?,
+        instance: valid::label("instance", &instance)?,
+        ttl: announcement.ttl,
+        routes: valid::announcement(&announcement)?,
+        credential: &caller.id,
+        most: api.routes_per_tenant,
+    };
+    let (owner, name) = (request.tenant.into(), request.instance.to_owned());
+    let done = change::announce(&api.registry, &*api.files, &announcement, request).await?;
+    if done.renewed {
+        return Ok((Extension(Unchanged), Json(done)).into_response());
+    }
+    let change = Change {
+        tenant: Some(owner),
+        action: Some("announce"),
+        object: Some(name),
+        revision: Some(Revision(done.revision)),
+    };
+    Ok((Extension(change), Json(done)).into_response())
+}
+
+/// Withdraws everything that an instance announced
+///
+/// At once, and also fine if there is nothing.
+#[utoipa::path(delete, path = "/v1/tenants/{tenant}/instances/{instance}", tag = "instances",
+    params(("tenant" = String, Path, example = "acme"), ("instance" = String, Path, example = "worker-1")),
+    responses((status = 204, description = "Nothing of it is left"), ForNames, Always))]
+pub(super) async fn delete(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Path((tenant, instance)): Path<(String, String)>,
+) -> Result<(StatusCode, Extension<Change>), Problem> {
+    let tenant = valid::acting_for(&caller, &tenant)?;
+    let instance = valid::label("instance", &instance)?;
+    let revision = change::withdraw(&api.registry, tenant, instance).await?;
+    let change = Change {
+        tenant: Some(tenant.into()),
+        action: Some("withdraw"),
+        object: Some(instance.to_owned()),
+        revision: Some(revision),
+    };
+    Ok((StatusCode::NO_CONTENT, Extension(change)))
+}

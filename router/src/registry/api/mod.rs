@@ -1,0 +1,107 @@
+//! The registry's HTTP API: what may be asked under `/v1`, and what is answered.
+//!
+//! A handler reads ([`valid`]), asks the view or makes a change
+//! ([`change`](crate::registry::change)), and answers; who calls was found out before it
+//! ([`auth`](crate::registry::auth)). The OpenAPI document is made of the handlers themselves.
+
+pub mod extract;
+mod health;
+mod instances;
+pub mod problem;
+mod responses;
+mod routes;
+mod tokens;
+pub mod types;
+mod valid;
+mod watch;
+mod zones;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::get;
+use utoipa::OpenApi;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::change::FileNames;
+use super::shared::RouteRegistry;
+
+/// What handlers work with.
+pub struct Api {
+    /// The registry.
+    pub registry: Arc<RouteRegistry>,
+    /// Names that stand in files.
+    pub files: Arc<dyn FileNames>,
+    /// Routes that one tenant may hold.
+    pub routes_per_tenant: usize,
+}
+
+/// Paths that need no credential.
+pub const OPEN_PATHS: [&str; 2] = ["/v1/health", "/v1/openapi.json"];
+
+/// Every call, without whoever finds out who calls.
+pub fn app(api: Arc<Api>) -> Router {
+    let (router, document) = parts().split_for_parts();
+    let document = document.to_json().expect("the document is JSON");
+    let json = [(http::header::CONTENT_TYPE, "application/json")];
+    router
+        .route(
+            "/v1/openapi.json",
+            get(move || std::future::ready((json, document.clone()))),
+        )
+        .fallback(extract::unknown_path)
+        .method_not_allowed_fallback(extract::unknown_method)
+        .with_state(api)
+}
+
+/// The OpenAPI document, as `/v1/openapi.json` answers it.
+pub fn document() -> utoipa::openapi::OpenApi {
+    parts().split_for_parts().1
+}
+
+fn parts() -> OpenApiRouter<Arc<Api>> {
+    #[derive(OpenApi)]
+    #[openapi(
+        info(
+            title = "Gatehouse route registry",
+            description = "Routes that announce themselves, and the names that are leased to tenants.",
+            license(name = "Apache-2.0")
+        ),
+        components(schemas(problem::ProblemBody)),
+        tags(
+            (name = "instances", description = "What registrars announce"),
+            (name = "routes", description = "Routes, as routers follow them"),
+            (name = "zones", description = "Names and addresses that operators lease to tenants"),
+            (name = "tokens", description = "What proves a tenant"),
+            (name = "about", description = "The registry itself"),
+        )
+    )]
+    struct Document;
+
+    let mut document = Document::openapi();
+    let bearer = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some(
+            "`ghr_...` of a tenant, `gho_...` of an operator; a client certificate does as well",
+        ))
+        .build();
+    let components = document.components.get_or_insert_default();
+    components.add_security_scheme("token", SecurityScheme::Http(bearer));
+    document.security = Some(vec![SecurityRequirement::new(
+        "token",
+        Vec::<String>::new(),
+    )]);
+    OpenApiRouter::with_openapi(document)
+        .routes(routes!(routes::list))
+        .routes(routes!(routes::get, routes::put, routes::delete))
+        .routes(routes!(watch::watch))
+        .routes(routes!(instances::list))
+        .routes(routes!(instances::put, instances::delete))
+        .routes(routes!(zones::list))
+        .routes(routes!(zones::put, zones::delete))
+        .routes(routes!(tokens::list, tokens::create))
+        .routes(routes!(tokens::revoke))
+        .routes(routes!(health::health))
+}

@@ -1,0 +1,229 @@
+//! `/v1/routes`.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, http};
+use http::header::{ETAG, IF_MATCH, IF_NONE_MATCH};
+use http::{HeaderMap, HeaderValue, StatusCode};
+
+use super::Api;
+use super::extract::{Json, Path, Query};
+use super::problem::{Problem, reason};
+use super::responses::{Always, ForConditions, ForNames};
+use super::types::{ListQuery, Route, RouteSpec, Routes, TenantQuery};
+use super::valid;
+use crate::registry::auth::Caller;
+use crate::registry::auth::audit::Change;
+use crate::registry::change::{self, Expect, PutRoute, etag, represent};
+
+/// Lists routes
+///
+/// In an order that stays the same from page to page: names of one domain stand together.
+#[utoipa::path(get, path = "/v1/routes", tag = "routes", params(ListQuery),
+    responses((status = 200, body = Routes), Always))]
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<Routes>, Problem> {
+    let tenant = valid::limited_to(&caller, query.tenant.as_deref())?;
+    let limit = valid::page(query.limit)?;
+    let after = match query.after.as_deref() {
+        None => None,
+        Some(text) => Some(
+            valid::host(text)
+                .map_err(|_| Problem::malformed("query: after: is none that a page gave"))?,
+        ),
+    };
+    let view = api.registry.view();
+    let mut hosts = view.hosts_after(tenant, after.as_ref());
+    let page: Vec<_> = hosts.by_ref().take(limit).collect();
+    let next = hosts.next().and(page.last()).map(ToString::to_string);
+    let routes = page
+        .into_iter()
+        .filter_map(|host| represent(host, view.sources(host)))
+        .collect();
+    Ok(Json(Routes {
+        routes,
+        next,
+        revision: view.revision().0,
+    }))
+}
+
+/// Shows a route
+#[utoipa::path(get, path = "/v1/routes/{host}", tag = "routes",
+    params(("host" = String, Path, description = "A name, or a star and a suffix", example = "www.example.org")),
+    responses((status = 200, body = Route, headers(("ETag" = String))), ForNames, Always))]
+pub(super) async fn get(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Path(host): Path<String>,
+) -> Result<Response, Problem> {
+    let host = valid::host(&host)?;
+    let view = api.registry.view();
+    let sources = view.sources(&host);
+    let visible = |route: &Route| caller.tenant().is_none_or(|own| **own == *route.tenant);
+    // What another tenant holds looks like what nobody holds.
+    match represent(&host, sources).filter(visible) {
+        Some(route) => Ok(answer(StatusCode::OK, Some(&etag(sources)), route)),
+        None => Err(Problem::not_found(format!("there is no route {host}"))),
+    }
+}
+
+/// Puts a route
+///
+/// It stays until it is deleted, or until its `ttl` has passed without its being put again.
+/// Endpoints that instances announce for the same name add to it.
+#[utoipa::path(put, path = "/v1/routes/{host}", tag = "routes",
+    params(("host" = String, Path, description = "A name, or a star and a suffix", example = "www.example.org"),
+        TenantQuery,
+        ("If-Match" = Option<String>, Header, description = "Only if the route is still this one, or `*`: there at all"),
+        ("If-None-Match" = Option<String>, Header, description = "`*`: only if there is no such route")),
+    request_body = RouteSpec,
+    responses((status = 200, description = "Replaced", body = Route, headers(("ETag" = String))),
+        (status = 201, description = "New", body = Route, headers(("ETag" = String))),
+        ForNames, ForConditions, Always))]
+pub(super) async fn put(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Path(host): Path<String>,
+    Query(query): Query<TenantQuery>,
+    headers: HeaderMap,
+    Json(spec): Json<RouteSpec>,
+) -> Result<Response, Problem> {
+    let host = valid::host(&host)?;
+    let tenant = match (&query.tenant, caller.tenant()) {
+        (Some(tenant), _) => valid::acting_for(&caller, tenant)?.to_owned(),
+        (None, Some(own)) => own.to_string(),
+        (None, None) => {
+            let detail = "query: tenant: an operator says whose the route is to be";
+            return Err(Problem::malformed(detail));
+        }
+    };
+    let request = PutRoute {
+        tenant: &tenant,
+        host: &host,
+        source: valid::route(&host, spec)?,
+        expect: expectation(&headers)?,
+        most: api.routes_per_tenant,
+        by_operator: caller.is_operator(),
+    };
+    let (revision, put) = change::put_route(&api.registry, &*api.files, request).await?;
+    let status = if put.created {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    let mut response = answer(status, Some(&put.etag), put.route);
+    let change = Change {
+        tenant: Some(tenant.into()),
+        action: Some("put-route"),
+        object: Some(host.to_string()),
+        revision: Some(revision),
+    };
+    response.extensions_mut().insert(change);
+    Ok(response)
+}
+
+/// Deletes a route that was put
+///
+/// What instances announce for the name stays until they withdraw it.
+#[utoipa::path(delete, path = "/v1/routes/{host}", tag = "routes",
+    params(("host" = String, Path, description = "A name, or a star and a suffix", example = "www.example.org"),
+        ("If-Match" = Option<String>, Header, description = "Only if the route is still this one")),
+    responses((status = 204, description = "Gone"), ForNames, ForConditions, Always))]
+pub(super) async fn delete(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Path(host): Path<String>,
+    headers: HeaderMap,
+) -> Result<(StatusCode, Extension<Change>), Problem> {
+    let host = valid::host(&host)?;
+    let tenant = caller.tenant().map(|own| &**own);
+    let expect = expectation(&headers)?;
+    let revision = change::delete_route(&api.registry, tenant, &host, &expect).await?;
+    let change = Change {
+        tenant: caller.tenant().cloned(),
+        action: Some("delete-route"),
+        object: Some(host.to_string()),
+        revision: Some(revision),
+    };
+    Ok((StatusCode::NO_CONTENT, Extension(change)))
+}
+
+fn answer(status: StatusCode, etag: Option<&str>, route: Route) -> Response {
+    let mut response = (status, Json(route)).into_response();
+    if let Some(etag) = etag.and_then(|etag| HeaderValue::from_str(etag).ok()) {
+        response.headers_mut().insert(ETAG, etag);
+    }
+    response
+}
+
+/// What `If-Match` and `If-None-Match` ask for. Weak tags never match (RFC 9110, section 8.8.3.2).
+fn expectation(headers: &HeaderMap) -> Result<Expect, Problem> {
+    let read = |name| -> Result<Option<String>, Problem> {
+        let mut values = Vec::new();
+        for value in headers.get_all(&name) {
+            let text = value.to_str();
+            values.push(text.map_err(|_| Problem::malformed(format!("{name}: is not text")))?);
+        }
+        Ok((!values.is_empty()).then(|| values.join(",")))
+    };
+    match (read(IF_MATCH)?, read(IF_NONE_MATCH)?) {
+        (None, None) => Ok(Expect::Anything),
+        (None, Some(none)) if none.trim() == "*" => Ok(Expect::Nothing),
+        (Some(tags), None) if tags.trim() == "*" => Ok(Expect::Something),
+        (Some(tags), None) => {
+            let tags = tags.split(',').map(|tag| tag.trim().to_owned());
+            Ok(Expect::OneOf(tags.collect()))
+        }
+        (_, Some(_)) => Err(Problem::new(
+            StatusCode::BAD_REQUEST,
+            reason::INVALID,
+            "If-None-Match: only `*` is understood, and not beside If-Match",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conditions_are_read_as_the_standard_has_them() {
+        let expect = |lines: &[(&'static str, &str)]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in lines {
+                headers.append(*name, HeaderValue::from_str(value).unwrap());
+            }
+            expectation(&headers)
+        };
+        let one_of = |tags: &[&str]| {
+            let tags = tags.iter().map(|it| (*it).to_owned());
+            Ok(Expect::OneOf(tags.collect()))
+        };
+        assert_eq!(expect(&[]), Ok(Expect::Anything));
+        assert_eq!(expect(&[("if-match", "*")]), Ok(Expect::Something));
+        assert_eq!(expect(&[("if-none-match", "*")]), Ok(Expect::Nothing));
+        assert_eq!(
+            expect(&[("if-match", "\"a\", \"b\"")]),
+            one_of(&["\"a\"", "\"b\""])
+        );
+        assert_eq!(
+            expect(&[("if-match", "\"a\""), ("if-match", "\"b\"")]),
+            one_of(&["\"a\"", "\"b\""])
+        );
+        assert_eq!(
+            expect(&[("if-none-match", "\"a\"")]).unwrap_err().status,
+            400
+        );
+        assert_eq!(
+            expect(&[("if-match", "*"), ("if-none-match", "*")])
+                .unwrap_err()
+                .status,
+            400
+        );
+    }
+}

@@ -1,0 +1,294 @@
+//! From what was sent to what it means, or why it means nothing.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+
+use config::net::IpRange;
+use config::net::kinds::check_label;
+use config::route::HostMatch;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+
+use super::problem::{Problem, reason};
+use super::types::{AnnouncedRoute, Announcement, MAX_ANNOUNCED, MAX_ENDPOINTS, RouteSpec, TTL};
+use super::types::{TokenSpec, ZoneSpec};
+use crate::registry::auth::{Caller, Role};
+use crate::registry::record::{Check, RouteSource, Tls, Trust, Zone};
+
+/// Longest PEM text of authorities.
+const MAX_PEM: usize = 64 * 1024;
+/// Address ranges of a zone.
+const MAX_RANGES: usize = 256;
+/// Characters of a token's note.
+const MAX_NOTE: usize = 200;
+/// Ten years.
+const LONGEST_TOKEN: u32 = 315_360_000;
+
+/// A host rule of the path.
+pub(super) fn host(text: &str) -> Result<HostMatch, Problem> {
+    HostMatch::parse(text).map_err(|wrong| Problem::invalid(format!("host: {}", wrong.message)))
+}
+
+/// A tenant's or an instance's name.
+pub(super) fn label<'a>(what: &str, text: &'a str) -> Result<&'a str, Problem> {
+    match check_label(text) {
+        Ok(()) => Ok(text),
+        Err(wrong) => {
+            let help = wrong.help.unwrap_or_default();
+            Err(Problem::invalid(format!(
+                "{what}: {}: {help}",
+                wrong.message
+            )))
+        }
+    }
+}
+
+/// The tenant that a caller may act for: its own, or for an operator any.
+pub(super) fn acting_for<'a>(caller: &'a Caller, tenant: &'a str) -> Result<&'a str, Problem> {
+    match &caller.role {
+        Role::Operator(_) => label("tenant", tenant),
+        Role::Tenant(own) if **own == *tenant => Ok(tenant),
+        Role::Tenant(own) => {
+            let detail = format!("the credential is tenant {own}'s");
+            Err(Problem::forbidden(reason::WRONG_TENANT, detail))
+        }
+    }
+}
+
+/// The tenant to which a list is limited: its own for a tenant, any or none for an operator.
+pub(super) fn limited_to<'a>(
+    caller: &'a Caller,
+    asked: Option<&'a str>,
+) -> Result<Option<&'a str>, Problem> {
+    match (asked, caller.tenant()) {
+        (Some(tenant), _) => acting_for(caller, tenant).map(Some),
+        (None, own) => Ok(own.map(|own| &**own)),
+    }
+}
+
+/// Only operators pass.
+pub(super) fn operator(caller: &Caller) -> Result<(), Problem> {
+    if caller.is_operator() {
+        return Ok(());
+    }
+    let detail = "only operators may do this";
+    Err(Problem::forbidden(reason::OPERATORS_ONLY, detail))
+}
+
+/// How many entries a page has.
+pub(super) fn page(limit: Option<u32>) -> Result<usize, Problem> {
+    match limit.unwrap_or(100) {
+        limit @ 1..=1000 => Ok(limit as usize),
+        _ => Err(Problem::malformed("query: limit: must be from 1 to 1000")),
+    }
+}
+
+/// A route that is put.
+pub(super) fn route(host: &HostMatch, spec: RouteSpec) -> Result<RouteSource, Problem> {
+    if spec.endpoints.is_empty() || spec.endpoints.len() > MAX_ENDPOINTS {
+        let detail = format!("endpoints: must be 1 to {MAX_ENDPOINTS}");
+        return Err(Problem::invalid(detail));
+    }
+    let mut endpoints = Vec::with_capacity(spec.endpoints.len());
+    for (index, given) in spec.endpoints.iter().enumerate() {
+        let field = format!("endpoints[{index}]");
+        let endpoint = endpoint(&field, *given)?;
+        if endpoints.contains(&endpoint) {
+            return Err(Problem::invalid(format!("{field}: stands there twice")));
+        }
+        endpoints.push(endpoint);
+    }
+    if let Some(ttl) = spec.ttl {
+        time_to_live(ttl)?;
+    }
+    if let Some(check) = &spec.check {
+        router_check(check)?;
+    }
+    if let Some(given) = &spec.tls {
+        tls("tls", given)?;
+    }
+    shared("shared", host, spec.shared)?;
+    Ok(RouteSource {
+        endpoints,
+        protocol: spec.protocol,
+        tls: spec.tls,
+        shared: spec.shared,
+        check: spec.check,
+        ttl: spec.ttl,
+    })
+}
+
+/// Everything that an instance announces.
+pub(super) fn announcement(given: &Announcement) -> Result<Vec<(HostMatch, RouteSource)>, Problem> {
+    time_to_live(given.ttl)?;
+    if given.routes.is_empty() || given.routes.len() > MAX_ANNOUNCED {
+        let detail = format!("routes: must be 1 to {MAX_ANNOUNCED}");
+        return Err(Problem::invalid(detail));
+    }
+    let mut seen = HashSet::new();
+    let mut routes: Vec<(HostMatch, RouteSource)> = Vec::with_capacity(given.routes.len());
+    for (index, route) in given.routes.iter().enumerate() {
+        let field = format!("routes[{index}]");
+        let (host, source) =
+            announced(&field, route, given.ttl).map_err(|problem| problem.about(&route.host))?;
+        if !seen.insert((host.clone(), source.endpoints[0])) {
+            let detail = format!("{field}: this route stands there twice");
+            return Err(Problem::invalid(detail).about(host));
+        }
+        // One instance may offer a name at several ports.
+        match routes.iter_mut().find(|it| it.0 == host) {
+            None => routes.push((host, source)),
+            Some((_, known)) => {
+                let same = (known.protocol, &known.tls, known.shared)
+                    == (source.protocol, &source.tls, source.shared);
+                if !same {
+                    let detail = format!(
+                        "{field}: another route for this host differs in protocol, tls or shared"
+                    );
+                    return Err(Problem::invalid(detail).about(host));
+                }
+                known.endpoints.extend(source.endpoints);
+            }
+        }
+    }
+    Ok(routes)
+}
+
+/// A zone.
+pub(super) fn zone(given: &ZoneSpec) -> Result<Zone, Problem> {
+    if given.addresses.is_empty() || given.addresses.len() > MAX_RANGES {
+        let detail = format!("addresses: must be 1 to {MAX_RANGES}");
+        return Err(Problem::invalid(detail));
+    }
+    let addresses = given.addresses.iter().enumerate().map(|(index, text)| {
+        IpRange::parse(text).map_err(|wrong| {
+            let detail = format!("addresses[{index}]: {}", wrong.message);
+            Problem::invalid(detail)
+        })
+    });
+    Ok(Zone {
+        addresses: addresses.collect::<Result<_, _>>()?,
+        shared: given.shared,
+    })
+}
+
+/// A token that is asked for.
+pub(super) fn token(given: &TokenSpec) -> Result<(), Problem> {
+    label("tenant", &given.tenant)?;
+    if given.note.chars().count() > MAX_NOTE || given.note.chars().any(char::is_control) {
+        let detail = format!("note: must be at most {MAX_NOTE} characters, none of control");
+        return Err(Problem::invalid(detail));
+    }
+    if let Some(seconds) = given.expires_in
+        && !(1..=LONGEST_TOKEN).contains(&seconds)
+    {
+        let detail = format!("expires_in: must be from 1 to {LONGEST_TOKEN} seconds");
+        return Err(Problem::invalid(detail));
+    }
+    Ok(())
+}
+
+fn announced(
+    field: &str,
+    given: &AnnouncedRoute,
+    ttl: u32,
+) -> Result<(HostMatch, RouteSource), Problem> {
+    let host = HostMatch::parse(&given.host)
+        .map_err(|wrong| Problem::invalid(format!("{field}.host: {}", wrong.message)))?;
+    if let Some(given) = &given.tls {
+        tls(&format!("{field}.tls"), given)?;
+    }
+    shared(&format!("{field}.shared"), &host, given.shared)?;
+    let source = RouteSource {
+        endpoints: vec![endpoint(&format!("{field}.endpoint"), given.endpoint)?],
+        protocol: given.protocol,
+        tls: given.tls.clone(),
+        shared: given.shared,
+        check: None,
+        ttl: Some(ttl),
+    };
+    Ok((host, source))
+}
+
+/// IPv4 in one form, so that no address has two spellings.
+fn endpoint(field: &str, given: SocketAddr) -> Result<SocketAddr, Problem> {
+    let ip = given.ip().to_canonical();
+    let multicast = match ip {
+        IpAddr::V4(ip) => ip.is_multicast() || ip.is_broadcast(),
+        IpAddr::V6(ip) => ip.is_multicast(),
+    };
+    if ip.is_unspecified() || multicast || given.port() == 0 {
+        let detail = format!("{field}: {given} is no address of an endpoint");
+        return Err(Problem::invalid(detail));
+    }
+    Ok(SocketAddr::new(ip, given.port()))
+}
+
+fn time_to_live(ttl: u32) -> Result<(), Problem> {
+    if TTL.contains(&ttl) {
+        return Ok(());
+    }
+    let detail = format!("ttl: must be from {} to {} seconds", TTL.start(), TTL.end());
+    Err(Problem::invalid(detail))
+}
+
+fn shared(field: &str, host: &HostMatch, shared: bool) -> Result<(), Problem> {
+    if shared && matches!(host, HostMatch::Exact(_)) {
+        let detail = format!("{field}: only a suffix can be shared: nothing lies beneath a name");
+        return Err(Problem::invalid(detail));
+    }
+    Ok(())
+}
+
+fn router_check(check: &Check) -> Result<(), Problem> {
+    let wrong = |field: &str, rule: &str| Err(Problem::invalid(format!("check.{field}: {rule}")));
+    if !(1..=3600).contains(&check.interval) {
+        return wrong("interval", "must be from 1 to 3600 seconds");
+    }
+    if !(1..=check.interval).contains(&check.timeout) {
+        return wrong("timeout", "must be from 1 second to the interval");
+    }
+    if !(1..=100).contains(&check.failures) {
+        return wrong("failures", "must be from 1 to 100");
+    }
+    if let Some(path) = &check.path {
+        let right = path.starts_with('/')
+            && path.len() <= 1024
+            && path
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic() && byte != b'#');
+        if !right {
+            return wrong(
+                "path",
+                "must begin with / and hold visible ASCII, at most 1024",
+            );
+        }
+    }
+    Ok(())
+}
+
+fn tls(field: &str, given: &Tls) -> Result<(), Problem> {
+    if ServerName::try_from(given.server_name.as_str()).is_err() {
+        let detail = format!("{field}.server_name: is neither a DNS name nor an address");
+        return Err(Problem::invalid(detail));
+    }
+    let Trust::CaPem(pem) = &given.trust else {
+        return Ok(());
+    };
+    let wrong = |rule: &str| Err(Problem::invalid(format!("{field}.trust.ca-pem: {rule}")));
+    if pem.len() > MAX_PEM {
+        return wrong("is longer than 64 KiB");
+    }
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        match certificate.map(|it| roots.add(it)) {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return wrong("a certificate is of no use as an authority"),
+            Err(_) => return wrong("is not PEM"),
+        }
+    }
+    if roots.is_empty() {
+        return wrong("holds no certificate");
+    }
+    Ok(())
+}

@@ -1,0 +1,290 @@
+//! What registrars announce, renew and withdraw.
+//!
+//! An announcement is everything that one instance offers. The same again renews its lease and
+//! writes nothing; another one replaces it. Its keys hang on the lease, so that an instance that
+//! falls silent is gone when its time is up, whoever else is down then.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use config::route::HostMatch;
+
+use super::routes::too_many;
+use super::{Decision, FileNames, TRANSACTION_ITEMS, refused, stands_in_a_file, transact};
+use crate::registry::api::problem::Problem;
+use crate::registry::api::types::{Announced, Announcement};
+use crate::registry::claims::{self, Claim};
+use crate::registry::keys;
+use crate::registry::record::{Instance, RouteSource};
+use crate::registry::shared::RouteRegistry;
+use crate::registry::store::{LeaseId, Listing, Put, Range, Revision, StoreError, Transaction};
+
+/// An announcement whose texts were read.
+pub struct Announce<'a> {
+    /// Whose it is.
+    pub tenant: &'a str,
+    /// Who announces.
+    pub instance: &'a str,
+    /// Seconds that it holds.
+    pub ttl: u32,
+    /// Rules with what this instance adds to them; none twice.
+    pub routes: Vec<(HostMatch, RouteSource)>,
+    /// The credential, for whoever looks at it later.
+    pub credential: &'a str,
+    /// Routes that the tenant may hold.
+    pub most: usize,
+}
+
+/// Renews an announcement, or puts it in place of the instance's last one.
+///
+/// # Errors
+/// If one of its names or endpoints is refused, and then nothing of it holds but what held before.
+pub async fn announce(
+    registry: &RouteRegistry,
+    files: &dyn FileNames,
+    announcement: &Announcement,
+    request: Announce<'_>,
+) -> Result<Announced, Problem> {
+    let Announce {
+        tenant,
+        instance,
+        ttl,
+        ..
+    } = request;
+    let digest = digest_of(announcement);
+    let known = registry.view().instance(tenant, instance).cloned();
+    let mut lease = None;
+    if let Some(known) = known
+        && let Some(held) = known.lease
+        && known.record.ttl == ttl
+    {
+        match registry.store.renew(held).await {
+            Ok(()) if known.record.digest == digest => {
+                return Ok(Announced {
+                    revision: registry.view().revision().0,
+                    ttl,
+                    renewed: true,
+                });
+            }
+            Ok(()) => lease = Some(held),
+            Err(StoreError::LeaseGone) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    for (host, source) in &request.routes {
+        if let Some(why) = files.file_owner(host, tenant, source.shared) {
+            return Err(stands_in_a_file(host, &why, false));
+        }
+    }
+    refuse_too_many(registry, &request)?;
+    let new_lease = lease.is_none();
+    let lease = match lease {
+        Some(lease) => lease,
+        None => {
+            let ttl = Duration::from_secs(ttl.into());
+            registry.store.grant(ttl).await?
+        }
+    };
+    let record = Instance {
+        digest,
+        ttl,
+        hosts: request.routes.iter().map(|it| it.0.to_string()).collect(),
+        credential: request.credential.to_owned(),
+    };
+    match replace(registry, &request, record, lease).await {
+        Ok(revision) => Ok(Announced {
+            revision: revision.0,
+            ttl,
+            renewed: false,
+        }),
+        Err(problem) => {
+            if new_lease {
+                // Best effort: what hangs on it ends with its time in any case.
+                let _ = registry.store.revoke(lease).await;
+            }
+            Err(problem)
+        }
+    }
+}
+
+/// Withdraws everything that an instance announced; also fine if there is nothing.
+///
+/// # Errors
+/// If the store does not take it.
+pub async fn withdraw(
+    registry: &RouteRegistry,
+    tenant: &str,
+    instance: &str,
+) -> Result<Revision, Problem> {
+    let key = keys::instance(tenant, instance);
+    let ranges = [Range::key(&key)];
+    let (revision, lease) = transact(registry, &ranges, |listing| {
+        let Some(entry) = listing.entries.first() else {
+            return Ok(Decision::Nothing(None));
+        };
+        let mut deletes = announced_keys(listing, tenant, instance);
+        deletes.push(key.clone());
+        let transaction = Transaction {
+            deletes,
+            ..Transaction::default()
+        };
+        Ok(Decision::Commit(transaction, entry.lease))
+    })
+    .await?;
+    if let Some(lease) = lease {
+        // The keys are gone; the lease would end by itself.
+        let _ = registry.store.revoke(lease).await;
+    }
+    Ok(revision)
+}
+
+/// Writes all routes, the instance's record, and takes away what it announces no longer. In one
+/// transaction, unless names with very many hyphens make it too big for the store.
+async fn replace(
+    registry: &RouteRegistry,
+    request: &Announce<'_>,
+    record: Instance,
+    lease: LeaseId,
+) -> Result<Revision, Problem> {
+    let Announce {
+        tenant, instance, ..
+    } = *request;
+    let record_key = keys::instance(tenant, instance);
+    let mut parts = in_parts(tenant, &request.routes);
+    let last = parts.pop().unwrap_or_default();
+    for part in parts {
+        transact(registry, &part.ranges(&record_key), |listing| {
+            let (present, puts) = claimed(request, &part.routes, listing, lease)?;
+            let transaction = Transaction {
+                present,
+                puts,
+                ..Transaction::default()
+            };
+            Ok(Decision::Commit(transaction, ()))
+        })
+        .await?;
+    }
+    let value = serde_json::to_vec(&record).expect("a record is JSON");
+    let (revision, ()) = transact(registry, &last.ranges(&record_key), |listing| {
+        let (present, mut puts) = claimed(request, &last.routes, listing, lease)?;
+        let kept: BTreeSet<_> = request
+            .routes
+            .iter()
+            .map(|(host, _)| keys::route(host, tenant, instance))
+            .collect();
+        let mut deletes = announced_keys(listing, tenant, instance);
+        deletes.retain(|key| !kept.contains(key));
+        puts.push(Put {
+            key: record_key.clone(),
+            value: value.clone().into(),
+            lease: Some(lease),
+        });
+        let transaction = Transaction {
+            present,
+            puts,
+            deletes,
+            ..Transaction::default()
+        };
+        Ok(Decision::Commit(transaction, ()))
+    })
+    .await?;
+    Ok(revision)
+}
+
+/// Routes that are claimed together, and what their verdicts rest on.
+#[derive(Default)]
+struct Part<'a> {
+    routes: Vec<&'a (HostMatch, RouteSource)>,
+    ranges: BTreeSet<Range>,
+}
+
+impl Part<'_> {
+    fn ranges(&self, record: &str) -> Vec<Range> {
+        let ranges = self.ranges.iter().cloned();
+        ranges.chain([Range::key(record)]).collect()
+    }
+}
+
+fn in_parts<'a>(tenant: &str, routes: &'a [(HostMatch, RouteSource)]) -> Vec<Part<'a>> {
+    // Zones that verdicts rest on are conditions as well, and few.
+    const ROOM: usize = TRANSACTION_ITEMS - 24;
+    let mut parts = vec![Part::default()];
+    for route in routes {
+        let ranges: BTreeSet<_> = claims::ranges(tenant, &route.0).into_iter().collect();
+        let part = parts.last_mut().expect("one is there from the start");
+        if !part.routes.is_empty() && part.ranges.union(&ranges).count() > ROOM {
+            parts.push(Part::default());
+        }
+        let part = parts.last_mut().expect("one is there from the start");
+        part.ranges.extend(ranges);
+        part.routes.push(route);
+    }
+    parts
+}
+
+/// Conditions and puts of claims that may be made.
+fn claimed(
+    request: &Announce<'_>,
+    routes: &[&(HostMatch, RouteSource)],
+    listing: &Listing,
+    lease: LeaseId,
+) -> Result<(Vec<String>, Vec<Put>), Problem> {
+    let mut present = Vec::new();
+    let mut puts = Vec::new();
+    for (host, source) in routes {
+        let claim = Claim {
+            tenant: request.tenant,
+            host,
+            shared: source.shared,
+            endpoints: &source.endpoints,
+        };
+        let zones = claims::judge(claim, &listing.entries)
+            .map_err(|refusal| refused(host, &refusal, false))?;
+        present.extend(zones);
+        let value = serde_json::to_vec(source).expect("a route is JSON");
+        puts.push(Put {
+            key: keys::route(host, request.tenant, request.instance),
+            value: value.into(),
+            lease: Some(lease),
+        });
+    }
+    Ok((present, puts))
+}
+
+/// The keys of everything that an instance announced before.
+fn announced_keys(listing: &Listing, tenant: &str, instance: &str) -> Vec<String> {
+    let key = keys::instance(tenant, instance);
+    let record = listing.entries.iter().find(|it| it.key == key);
+    let record = record.and_then(|it| serde_json::from_slice::<Instance>(&it.value).ok());
+    let hosts = record.map_or(Vec::new(), |it| it.hosts);
+    let hosts = hosts.iter().filter_map(|host| HostMatch::parse(host).ok());
+    hosts
+        .map(|host| keys::route(&host, tenant, instance))
+        .collect()
+}
+
+fn refuse_too_many(registry: &RouteRegistry, request: &Announce<'_>) -> Result<(), Problem> {
+    let view = registry.view();
+    let held = |host: &HostMatch| {
+        let mut sources = view.sources(host).iter();
+        sources.any(|it| *it.tenant == *request.tenant)
+    };
+    let new = request.routes.iter().filter(|(host, _)| !held(host));
+    let new = new.count();
+    if new > 0 && view.held_by(request.tenant) + new > request.most {
+        return Err(too_many(request.most));
+    }
+    Ok(())
+}
+
+/// The same for the same announcement at every router.
+fn digest_of(announcement: &Announcement) -> String {
+    let text = serde_json::to_vec(announcement).expect("an announcement is JSON");
+    let digest = digest(&SHA256, &text);
+    digest
+        .as_ref()
+        .iter()
+        .map(|it| format!("{it:02x}"))
+        .collect()
+}

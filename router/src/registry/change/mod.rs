@@ -1,0 +1,154 @@
+//! Changes of the store that the API makes: read, decide, commit; once more if somebody else came
+//! between. The decisions are pure and stand beside the call that makes them.
+
+mod announce;
+mod evict;
+mod routes;
+mod tokens;
+mod zones;
+
+use std::time::Duration;
+
+use config::route::HostMatch;
+
+use super::api::problem::{Problem, reason};
+use super::claims::Refusal;
+use super::shared::RouteRegistry;
+use super::store::{Committed, Listing, Range, Revision, StoreError, Transaction};
+use crate::control::Control;
+
+pub use announce::{Announce, announce, withdraw};
+pub use routes::{Expect, PutRoute, RoutePut, delete_route, etag, put_route, represent};
+pub use tokens::{create_token, revoke_token};
+pub use zones::{delete_zone, put_zone};
+
+/// How often a change is tried while others come between.
+const ATTEMPTS: u32 = 30;
+/// Conditions and changes of one transaction that every store takes (etcd's `--max-txn-ops`).
+const TRANSACTION_ITEMS: usize = 120;
+
+/// Who stands in the routers' files: those names are nobody's to claim.
+pub trait FileNames: Send + Sync {
+    /// Why a tenant may not claim a name, shared or not, if a file is the reason. For operators: it
+    /// names the file, and perhaps another tenant.
+    fn file_owner(&self, host: &HostMatch, tenant: &str, shared: bool) -> Option<String>;
+}
+
+/// What a decision comes to.
+enum Decision<T> {
+    /// Everything is as wanted.
+    Nothing(T),
+    /// These changes; conditions on what was read are added.
+    Commit(Transaction, T),
+}
+
+/// Reads `ranges`, decides, commits; anew while somebody else writes into `ranges` meanwhile.
+async fn transact<T>(
+    registry: &RouteRegistry,
+    ranges: &[Range],
+    mut decide: impl FnMut(&Listing) -> Result<Decision<T>, Problem>,
+) -> Result<(Revision, T), Problem> {
+    for attempt in 0..ATTEMPTS {
+        let listing = registry.store.read(ranges).await?;
+        let (mut transaction, outcome) = match decide(&listing)? {
+            Decision::Nothing(outcome) => return Ok((listing.revision, outcome)),
+            Decision::Commit(transaction, outcome) => (transaction, outcome),
+        };
+        transaction.unchanged = ranges.to_vec();
+        transaction.since = listing.revision;
+        transaction.present.sort();
+        transaction.present.dedup();
+        if let Committed::Done(revision) = registry.store.commit(&transaction).await? {
+            return Ok((revision, outcome));
+        }
+        // Others are quicker; whoever waits a random while does not meet the same ones again.
+        let longest = Duration::from_millis(4 << attempt.min(6));
+        tokio::time::sleep(longest.mul_f64(fraction())).await;
+    }
+    Err(Problem::busy("too many others change the same names"))
+}
+
+/// Evenly from 0 to 1.
+pub(super) fn fraction() -> f64 {
+    let mut bytes = [0; 4];
+    // Without random numbers everybody waits equally long, which is no worse than that.
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(reason) => {
+                tracing::debug!(reason, "the registry's store is out of reach");
+                Self::store_unreachable("the registry cannot take changes now")
+            }
+            StoreError::LeaseGone => Self::busy("the lease ended meanwhile"),
+            StoreError::Compacted => Self::busy("too much changed meanwhile"),
+            StoreError::Failed(reason) => {
+                tracing::error!(reason, "the registry's store failed");
+                Self::internal()
+            }
+        }
+    }
+}
+
+/// How a refused claim is told; other tenants are named to operators only.
+fn refused(host: &HostMatch, refusal: &Refusal, to_operator: bool) -> Problem {
+    let whom = |by: &str| {
+        if to_operator {
+            format!("tenant {by}")
+        } else {
+            "another tenant".to_owned()
+        }
+    };
+    let problem = match refusal {
+        Refusal::OutsideZones => Problem::forbidden(
+            reason::OUTSIDE_ZONES,
+            format!("{host} lies in none of the tenant's zones"),
+        ),
+        Refusal::AddressOutsideZones(endpoint) => Problem::forbidden(
+            reason::ADDRESS_OUTSIDE_ZONES,
+            format!("{endpoint} lies in none of the address ranges of the zones for {host}"),
+        ),
+        Refusal::Held { by } => Problem::conflict(
+            reason::HELD_BY_ANOTHER_TENANT,
+            format!("{host} is held by {}", whom(by)),
+        ),
+        Refusal::Within { suffix, by } => Problem::conflict(
+            reason::WITHIN_ANOTHER_TENANTS_SUFFIX,
+            if to_operator {
+                format!("{host} lies within {suffix}, held by {}", whom(by))
+            } else {
+                format!("{host} lies within a suffix that another tenant holds")
+            },
+        ),
+        Refusal::Above { name, by } => Problem::conflict(
+            reason::HELD_BY_ANOTHER_TENANT,
+            if to_operator {
+                format!("{host} takes {name}, held by {}", whom(by))
+            } else {
+                format!("{host} takes names that another tenant holds")
+            },
+        ),
+    };
+    problem.about(host)
+}
+
+fn stands_in_a_file(host: &HostMatch, why: &str, to_operator: bool) -> Problem {
+    let detail = if to_operator {
+        format!("{host}: {why}")
+    } else {
+        format!(
+            "{host} stands in a file of the routers, or within what a file gives to another tenant"
+        )
+    };
+    Problem::conflict(reason::STANDS_IN_A_FILE, detail).about(host)
+}
+
+impl FileNames for Control {
+    fn file_owner(&self, host: &HostMatch, tenant: &str, shared: bool) -> Option<String> {
+        let conflict = Self::file_owner(self, host, tenant, shared);
+        conflict.map(|conflict| conflict.to_string())
+    }
+}

@@ -1,0 +1,308 @@
+//! Follows the store: every change comes into the view, and from there to whoever publishes routes.
+//!
+//! ```text
+//!            .--> out of reach: what is known stays, tried again and again <--.
+//!            |                                                                |
+//! start --> list --> watch --> a change: published at once, those that follow within the window
+//!            ^                 together at its end
+//!            |                                                                |
+//!            `---------------------- too far behind: list anew <--------------'
+//! ```
+//!
+//! Nothing that happens to the store takes a route away but its own deletion.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::memory::Memory;
+use super::record::TicketSecrets;
+use super::route::RouteChange;
+use super::shared::RouteRegistry;
+use super::store::{Batch, Revision, StoreError};
+use super::view::{Changes, HostKey};
+use crate::control::RegistryUpdate;
+
+/// First and longest pause between attempts to reach the store.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// Batches that wait to be taken in.
+const BATCHES: usize = 256;
+/// How often what is known is written down, at most; it also waits for twenty times what the last
+/// writing took.
+const WRITTEN_EVERY: Duration = Duration::from_secs(5);
+
+/// Where the follower's findings go.
+pub trait Publish: Send + 'static {
+    /// Routes have changed.
+    fn routes(&mut self, update: RegistryUpdate);
+    /// The secrets of session tickets have changed, or are no longer young.
+    fn tickets(&mut self, secrets: Option<&TicketSecrets>, fresh: bool);
+    /// The store can be reached or not.
+    fn reachable(&mut self, reachable: bool);
+    /// Everything up to this revision was taken in.
+    fn followed(&mut self, revision: Revision);
+}
+
+/// Follows the store until the runtime ends.
+pub struct Follower<P> {
+    registry: Arc<RouteRegistry>,
+    publish: P,
+    window: Duration,
+    /// Where the last known routes are kept; the embedded store needs none.
+    memory: Option<Memory>,
+    pending: BTreeSet<HostKey>,
+    published_at: Option<Instant>,
+    /// Whether routes were published at all; the first time it is all of them.
+    begun: bool,
+    unsaved: bool,
+    save_at: Instant,
+}
+
+impl<P: Publish> Follower<P> {
+    /// Changes within `window` after one was published are published together.
+    pub fn new(
+        registry: Arc<RouteRegistry>,
+        publish: P,
+        window: Duration,
+        memory: Option<Memory>,
+    ) -> Self {
+        Self {
+            registry,
+            publish,
+            window,
+            memory,
+            pending: BTreeSet::new(),
+            published_at: None,
+            begun: false,
+            unsaved: false,
+            save_at: Instant::now(),
+        }
+    }
+
+    /// Publishes what was known when the router ended last, so that it serves before the store can be
+    /// reached, or even if it cannot.
+    pub fn recall(&mut self) {
+        let Some(listing) = self.memory.as_ref().and_then(Memory::load) else {
+            return;
+        };
+        let changes = {
+            let mut view = self.registry.view();
+            let changes = view.reset(listing);
+            tracing::info!(
+                routes = view.len(),
+                "serving the routes that were known last until the registry's store answers"
+            );
+            changes
+        };
+        self.take(changes);
+        self.flush();
+    }
+
+    /// Follows; never ends.
+    pub async fn run(mut self) {
+        let mut pause = PAUSES.0;
+        loop {
+            let error = match self.registry.store.list().await {
+                Err(error) => error,
+                Ok(listing) => {
+                    self.reached();
+                    pause = PAUSES.0;
+                    let revision = listing.revision;
+                    let changes = self.registry.view().reset(listing);
+                    self.registry.set_listed();
+                    self.take(changes);
+                    self.tell_unreadable();
+                    self.progress(revision);
+                    self.flush();
+                    self.watch().await
+                }
+            };
+            match error {
+                StoreError::Compacted => {
+                    tracing::info!(
+                        "too much changed while the registry was not followed: listing anew"
+                    );
+                }
+                error => {
+                    self.lost(&error);
+                    self.wait(&mut pause).await;
+                }
+            }
+        }
+    }
+
+    /// Watches from where the view is, across breaks, until there is nothing for it but to list anew.
+    async fn watch(&mut self) -> StoreError {
+        let mut pause = PAUSES.0;
+        loop {
+            let revision = self.registry.view().revision();
+            let error = match self.registry.store.watch(revision).await {
+                Err(error) => error,
+                Ok(mut watch) => {
+                    self.reached();
+                    pause = PAUSES.0;
+                    // Read by a task of its own, so that nothing is lost while something else is
+                    // waited for.
+                    let (sender, batches) = mpsc::channel(BATCHES);
+                    let reader = tokio::spawn(async move {
+                        loop {
+                            let batch = watch.next().await;
+                            let ended = batch.is_err();
+                            if sender.send(batch).await.is_err() || ended {
+                                return;
+                            }
+                        }
+                    });
+                    let error = self.take_in(batches).await;
+                    reader.abort();
+                    error
+                }
+            };
+            match error {
+                StoreError::Compacted => return error,
+                error => {
+                    self.lost(&error);
+                    self.wait(&mut pause).await;
+                }
+            }
+        }
+    }
+
+    async fn take_in(
+        &mut self,
+        mut batches: mpsc::Receiver<Result<Batch, StoreError>>,
+    ) -> StoreError {
+        loop {
+            let due = self.due();
+            tokio::select! {
+                batch = batches.recv() => match batch {
+                    Some(Ok(batch)) => self.batch(batch),
+                    Some(Err(error)) => return error,
+                    None => return StoreError::Unavailable("the watch ended".to_owned()),
+                },
+                () = tokio::time::sleep_until(due), if !self.pending.is_empty() => {}
+                () = tokio::time::sleep_until(self.save_at), if self.unsaved => self.save().await,
+            }
+            // What is there already belongs together.
+            while let Ok(batch) = batches.try_recv() {
+                match batch {
+                    Ok(batch) => self.batch(batch),
+                    Err(error) => return error,
+                }
+            }
+            if Instant::now() >= self.due() {
+                self.flush();
+            }
+        }
+    }
+
+    fn batch(&mut self, batch: Batch) {
+        let revision = batch.revision;
+        let changes = self.registry.view().apply(batch);
+        self.take(changes);
+        self.progress(revision);
+    }
+
+    fn progress(&mut self, revision: Revision) {
+        self.registry.announce_progress(revision);
+        self.publish.followed(revision);
+    }
+
+    fn take(&mut self, changes: Changes) {
+        if changes.tickets {
+            let view = self.registry.view();
+            let (secrets, fresh) = view.tickets();
+            let secrets = secrets.cloned();
+            drop(view);
+            self.publish.tickets(secrets.as_ref(), fresh);
+        }
+        self.unsaved |= changes.tickets || !changes.hosts.is_empty();
+        self.pending.extend(changes.hosts);
+    }
+
+    /// When what is pending may be published.
+    fn due(&self) -> Instant {
+        match self.published_at {
+            Some(at) => at + self.window,
+            None => Instant::now(),
+        }
+    }
+
+    fn flush(&mut self) {
+        if !self.begun {
+            self.begun = true;
+            self.pending.clear();
+            let all = self.registry.view().routes().map(Arc::new).collect();
+            self.publish.routes(RegistryUpdate::Reset(all));
+        } else if !self.pending.is_empty() {
+            let pending = std::mem::take(&mut self.pending);
+            let changes: Vec<RouteChange> = {
+                let view = self.registry.view();
+                pending
+                    .iter()
+                    .map(|HostKey(host)| view.change(host))
+                    .collect()
+            };
+            self.publish.routes(RegistryUpdate::Changes(changes));
+        } else {
+            return;
+        }
+        self.published_at = Some(Instant::now());
+        self.registry.set_published();
+    }
+
+    fn reached(&mut self) {
+        if self.registry.set_reachable(true) {
+            tracing::info!("following the route registry");
+            self.publish.reachable(true);
+        }
+    }
+
+    fn lost(&mut self, error: &StoreError) {
+        // What is pending came from the store and holds whatever became of it since.
+        if self.begun {
+            self.flush();
+        }
+        if self.registry.set_reachable(false) {
+            tracing::warn!(%error, "the route registry is out of reach: the routes that are known stay in force");
+            self.publish.reachable(false);
+        } else {
+            tracing::debug!(%error, "the route registry is still out of reach");
+        }
+    }
+
+    async fn wait(&mut self, pause: &mut Duration) {
+        if self.unsaved {
+            self.save().await;
+        }
+        tokio::time::sleep(pause.mul_f64(0.5 + super::change::fraction() / 2.0)).await;
+        *pause = (*pause * 2).min(PAUSES.1);
+    }
+
+    async fn save(&mut self) {
+        self.unsaved = false;
+        let Some(memory) = &self.memory else {
+            return;
+        };
+        let begun = Instant::now();
+        memory.save(&self.registry).await;
+        self.save_at = Instant::now() + WRITTEN_EVERY.max(begun.elapsed() * 20);
+    }
+
+    fn tell_unreadable(&self) {
+        let view = self.registry.view();
+        let unreadable = view.unreadable();
+        let count = unreadable.len();
+        if let Some((key, reason)) = view.unreadable().next() {
+            tracing::warn!(
+                count,
+                key,
+                reason,
+                "records of the registry are left out: perhaps a newer version wrote them"
+            );
+        }
+    }
+}

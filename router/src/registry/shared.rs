@@ -1,0 +1,102 @@
+//! What the API and the follower share: the store, and the view of it.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::auth::TokenSource;
+use super::record::Token;
+use super::store::{Revision, Store};
+use super::view::View;
+
+/// The registry as one router knows it.
+pub struct RouteRegistry {
+    /// Where it is kept.
+    pub store: Store,
+    view: Mutex<View>,
+    followed: watch::Sender<Revision>,
+    reachable: AtomicBool,
+    listed: AtomicBool,
+    knows_routes: watch::Sender<bool>,
+}
+
+impl RouteRegistry {
+    /// Knows nothing yet.
+    pub fn new(store: Store) -> Self {
+        Self {
+            store,
+            view: Mutex::default(),
+            followed: watch::channel(Revision::default()).0,
+            reachable: AtomicBool::new(false),
+            listed: AtomicBool::new(false),
+            knows_routes: watch::channel(false).0,
+        }
+    }
+
+    /// What is known of the store. Not to be held across an await, nor for long: the follower waits.
+    pub fn view(&self) -> MutexGuard<'_, View> {
+        // A panic while it was changed may have left out a change; the next listing mends that.
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the store answered last.
+    pub fn is_reachable(&self) -> bool {
+        self.reachable.load(Relaxed)
+    }
+
+    /// Tells how far the view has followed, again and again.
+    pub fn subscribe(&self) -> watch::Receiver<Revision> {
+        self.followed.subscribe()
+    }
+
+    /// Whether routes were published at all, be it those that were known when the router ended last.
+    pub fn knows_routes(&self) -> bool {
+        *self.knows_routes.borrow()
+    }
+
+    /// Waits until routes are published for the first time; false if that took too long.
+    pub async fn has_published(&self, patience: Duration) -> bool {
+        let mut known = self.knows_routes.subscribe();
+        let published = known.wait_for(|known| *known);
+        matches!(tokio::time::timeout(patience, published).await, Ok(Ok(_)))
+    }
+
+    /// Waits until the view has come to `revision`; false if that took too long.
+    pub async fn has_followed(&self, revision: Revision, patience: Duration) -> bool {
+        let mut followed = self.subscribe();
+        let reached = followed.wait_for(|now| *now >= revision);
+        matches!(tokio::time::timeout(patience, reached).await, Ok(Ok(_)))
+    }
+
+    /// The view has changed, or caught up.
+    pub(super) fn announce_progress(&self, revision: Revision) {
+        self.followed.send_replace(revision);
+    }
+
+    /// What is known is published.
+    pub(super) fn set_published(&self) {
+        self.knows_routes.send_replace(true);
+    }
+
+    /// The view holds everything that is in the store, not only what was written down for a restart.
+    pub(super) fn set_listed(&self) {
+        self.listed.store(true, Relaxed);
+    }
+
+    /// Whether it was the other before.
+    pub(super) fn set_reachable(&self, reachable: bool) -> bool {
+        self.reachable.swap(reachable, Relaxed) != reachable
+    }
+}
+
+impl TokenSource for RouteRegistry {
+    fn token(&self, id: &str) -> Option<Token> {
+        self.view().token(id).cloned()
+    }
+
+    fn is_ready(&self) -> bool {
+        self.listed.load(Relaxed)
+    }
+}

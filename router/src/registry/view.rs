@@ -1,0 +1,552 @@
+//! Everything that the store holds, in memory: fed by listings and batches, asked by the API and by
+//! whoever publishes routes. Pure.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::net::SocketAddr;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use config::route::{HostMatch, UpstreamProtocol};
+
+use super::keys::{self, Key};
+use super::record::{Instance, Protocol, RouteSource, TicketSecrets, Tls, Token, Zone};
+use super::route::{RegistryEndpoint, RegistryRoute, RouteChange};
+use super::store::{Batch, Event, KeyValue, LeaseId, Listing, Revision};
+
+/// Changes of routes that are remembered, so that a watch resumes.
+const REMEMBERED: usize = 16_384;
+
+/// All records, as of one revision.
+#[derive(Debug, Default)]
+pub struct View {
+    revision: Revision,
+    routes: BTreeMap<Arc<HostKey>, Vec<Source>>,
+    /// Names by tenant: a tenant's list must not cost a walk over everybody's.
+    held: BTreeMap<Arc<str>, BTreeSet<Arc<HostKey>>>,
+    instances: BTreeMap<(Arc<str>, Arc<str>), InstanceEntry>,
+    zones: BTreeMap<(Arc<str>, HostMatch), Zone>,
+    tokens: BTreeMap<String, Token>,
+    tickets: Option<TicketSecrets>,
+    tickets_fresh: bool,
+    unreadable: BTreeMap<String, String>,
+    recent: VecDeque<(Revision, Arc<str>, HostMatch)>,
+    /// Changes up to this revision are no longer remembered.
+    forgotten: Revision,
+    names: HashSet<Arc<str>>,
+    tls: HashSet<Arc<Tls>>,
+    /// How many names and TLS there may be until unused ones are looked for.
+    tidy_at: usize,
+}
+
+/// A host rule, ordered as in the store: by its characters from the last to the first, so that what
+/// lies within one domain stands together.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HostKey(pub HostMatch);
+
+/// What one source adds to a route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Whose it is.
+    pub tenant: Arc<str>,
+    /// An instance's name, or `@api`.
+    pub name: Arc<str>,
+    /// What it adds, but for `tls`.
+    pub spec: Box<RouteSource>,
+    /// TLS towards its endpoints; the same object for all sources that say the same.
+    pub tls: Option<Arc<Tls>>,
+    /// When it came.
+    pub created: Revision,
+    /// When it changed last.
+    pub modified: Revision,
+    /// What it hangs on.
+    pub lease: Option<LeaseId>,
+}
+
+/// A registrar's announcement and its lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InstanceEntry {
+    /// What it announced.
+    pub record: Instance,
+    /// What keeps it.
+    pub lease: Option<LeaseId>,
+}
+
+/// What a listing or a batch changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Rules whose routes may have changed.
+    pub hosts: BTreeSet<HostKey>,
+    /// Whether the ticket secrets, or their being fresh, changed.
+    pub tickets: bool,
+}
+
+impl View {
+    /// Up to where it has followed.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// Takes everything from a listing. What is as before is no change.
+    pub fn reset(&mut self, listing: Listing) -> Changes {
+        let mut changes = Changes::default();
+        let mut fresh = Self {
+            revision: listing.revision,
+            // A watch cannot resume over what was not seen.
+            forgotten: listing.revision,
+            names: std::mem::take(&mut self.names),
+            tls: std::mem::take(&mut self.tls),
+            ..Self::default()
+        };
+        for entry in listing.entries {
+            fresh.put(entry, &mut changes);
+        }
+        changes.hosts.clear();
+        for (host, sources) in &self.routes {
+            if fresh.routes.get(host) != Some(sources) {
+                changes.hosts.insert(HostKey::clone(host));
+            }
+        }
+        let new = fresh
+            .routes
+            .keys()
+            .filter(|it| !self.routes.contains_key(*it));
+        changes.hosts.extend(new.map(|it| HostKey::clone(it)));
+        changes.tickets =
+            (&fresh.tickets, fresh.tickets_fresh) != (&self.tickets, self.tickets_fresh);
+        fresh.recent.clear();
+        *self = fresh;
+        self.tidy();
+        changes
+    }
+
+    /// Takes what changed.
+    pub fn apply(&mut self, batch: Batch) -> Changes {
+        let mut changes = Changes::default();
+        for event in batch.events {
+            match event {
+                Event::Put(entry) => self.put(entry, &mut changes),
+                Event::Delete(key) => self.delete(&key, batch.revision, &mut changes),
+            }
+        }
+        self.revision = self.revision.max(batch.revision);
+        if self.names.len() + self.tls.len() > self.tidy_at {
+            self.tidy();
+        }
+        changes
+    }
+
+    /// The route under a rule, if there is one.
+    pub fn route(&self, host: &HostMatch) -> Option<RegistryRoute> {
+        let sources = self.routes.get(&HostKey(host.clone()))?;
+        resolve(host, sources)
+    }
+
+    /// What has to be told of a rule that changed.
+    pub fn change(&self, host: &HostMatch) -> RouteChange {
+        match self.route(host) {
+            Some(route) => RouteChange::Set(Arc::new(route)),
+            None => RouteChange::Gone(host.clone()),
+        }
+    }
+
+    /// Every route.
+    pub fn routes(&self) -> impl Iterator<Item = RegistryRoute> {
+        let all = self.routes.iter();
+        all.filter_map(|(host, sources)| resolve(&host.0, sources))
+    }
+
+    /// The sources of a rule: none if there is no such route.
+    pub fn sources(&self, host: &HostMatch) -> &[Source] {
+        let sources = self.routes.get(&HostKey(host.clone()));
+        sources.map_or(&[], Vec::as_slice)
+    }
+
+    /// Rules in order after `after`, of one tenant or of all.
+    pub fn hosts_after<'a>(
+        &'a self,
+        tenant: Option<&str>,
+        after: Option<&HostMatch>,
+    ) -> Box<dyn Iterator<Item = &'a HostMatch> + 'a> {
+        let after = after.map(|host| Arc::new(HostKey(host.clone())));
+        let from = (
+            after.map_or(Bound::Unbounded, Bound::Excluded),
+            Bound::Unbounded,
+        );
+        match tenant {
+            None => Box::new(self.routes.range(from).map(|(host, _)| &host.0)),
+            Some(tenant) => match self.held.get(tenant) {
+                None => Box::new(std::iter::empty()),
+                Some(held) => Box::new(held.range(from).map(|host| &host.0)),
+            },
+        }
+    }
+
+    /// How many rules a tenant holds.
+    pub fn held_by(&self, tenant: &str) -> usize {
+        self.held.get(tenant).map_or(0, BTreeSet::len)
+    }
+
+    /// How many rules there are.
+    pub fn len(&self) -> usize {
+        self.routes.len()
+    }
+
+    /// Whether there is no rule.
+    pub fn is_empty(&self) -> bool {
+        self.routes.is_empty()
+    }
+
+    /// An instance's announcement.
+    pub fn instance(&self, tenant: &str, instance: &str) -> Option<&InstanceEntry> {
+        self.instances.get(&(tenant.into(), instance.into()))
+    }
+
+    /// Announcements in order after (tenant, instance).
+    pub fn instances_after(
+        &self,
+        after: Option<(&str, &str)>,
+    ) -> impl Iterator<Item = (&str, &str, &InstanceEntry)> {
+        let from = after.map_or(Bound::Unbounded, |(tenant, instance)| {
+            Bound::Excluded((tenant.into(), instance.into()))
+        });
+        let found = self.instances.range((from, Bound::Unbounded));
+        found.map(|((tenant, instance), entry)| (&**tenant, &**instance, entry))
+    }
+
+    /// Every zone.
+    pub fn zones(&self) -> impl Iterator<Item = (&str, &HostMatch, &Zone)> {
+        let all = self.zones.iter();
+        all.map(|((tenant, pattern), zone)| (&**tenant, pattern, zone))
+    }
+
+    /// Every token.
+    pub fn tokens(&self) -> impl Iterator<Item = (&str, &Token)> {
+        self.tokens.iter().map(|(id, token)| (id.as_str(), token))
+    }
+
+    /// One token.
+    pub fn token(&self, id: &str) -> Option<&Token> {
+        self.tokens.get(id)
+    }
+
+    /// The secrets of session tickets, and whether the newest is still young.
+    pub fn tickets(&self) -> (Option<&TicketSecrets>, bool) {
+        (self.tickets.as_ref(), self.tickets_fresh)
+    }
+
+    /// Keys that could not be read, with the reason.
+    pub fn unreadable(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
+        let all = self.unreadable.iter();
+        all.map(|(key, reason)| (key.as_str(), reason.as_str()))
+    }
+
+    /// Rules that changed after a revision, each once and with whose they are or were; `None` if
+    /// that is no longer known.
+    pub fn changed_since(&self, after: Revision) -> Option<Vec<(Arc<str>, HostMatch)>> {
+        if after < self.forgotten || after > self.revision {
+            return None;
+        }
+        let newer = self.recent.iter().rev();
+        let mut seen = HashSet::new();
+        let mut found: Vec<_> = newer
+            .take_while(|(revision, ..)| *revision > after)
+            .filter(|(_, tenant, host)| seen.insert((tenant, host)))
+            .map(|(_, tenant, host)| (Arc::clone(tenant), host.clone()))
+            .collect();
+        found.reverse();
+        Some(found)
+    }
+
+    /// What a router needs to serve on without the store: routes and ticket secrets.
+    pub fn kept(&self) -> Vec<KeyValue> {
+        let routes = self.routes.iter().flat_map(|(host, sources)| {
+            sources.iter().map(|source| {
+                let mut spec = source.spec.clone();
+                spec.tls = source.tls.as_deref().cloned();
+                KeyValue {
+                    key: keys::route(&host.0, &source.tenant, &source.name),
+                    value: serde_json::to_vec(&spec).expect("a route is JSON").into(),
+                    created: source.created,
+                    modified: source.modified,
+                    lease: None,
+                }
+            })
+        });
+        let tickets = self.tickets.iter().map(|secrets| KeyValue {
+            key: keys::TICKET_SECRETS.to_owned(),
+            value: serde_json::to_vec(secrets).expect("they are JSON").into(),
+            created: self.revision,
+            modified: self.revision,
+            lease: None,
+        });
+        routes.chain(tickets).collect()
+    }
+
+    fn put(&mut self, entry: KeyValue, changes: &mut Changes) {
+        self.unreadable.remove(&entry.key);
+        let result = match Key::parse(&entry.key) {
+            None => Err("is no key of this version".to_owned()),
+            Some(Key::Route {
+                host,
+                tenant,
+                source,
+            }) => self.put_source(host, tenant, source, &entry, changes),
+            Some(Key::Instance { tenant, instance }) => parse(&entry).map(|record| {
+                let lease = entry.lease;
+                let key = (self.name(tenant), self.name(instance));
+                self.instances.insert(key, InstanceEntry { record, lease });
+            }),
+            Some(Key::Zone { tenant, pattern }) => parse(&entry).map(|zone| {
+                let tenant = self.name(tenant);
+                self.zones.insert((tenant, pattern), zone);
+            }),
+            Some(Key::Token(id)) => parse(&entry).map(|token| {
+                self.tokens.insert(id.to_owned(), token);
+            }),
+            Some(Key::TicketSecrets) => parse(&entry).map(|secrets| {
+                changes.tickets = true;
+                self.tickets = Some(secrets);
+            }),
+            Some(Key::TicketFresh) => {
+                changes.tickets = true;
+                self.tickets_fresh = true;
+                Ok(())
+            }
+        };
+        if let Err(reason) = result {
+            // What it said before no longer holds either.
+            self.delete(&entry.key, entry.modified, changes);
+            self.unreadable.insert(entry.key, reason);
+        }
+    }
+
+    fn put_source(
+        &mut self,
+        host: HostMatch,
+        tenant: &str,
+        name: &str,
+        entry: &KeyValue,
+        changes: &mut Changes,
+    ) -> Result<(), String> {
+        let mut spec: Box<RouteSource> = parse(entry)?;
+        if spec.endpoints.is_empty() {
+            return Err("has no endpoint".to_owned());
+        }
+        let tls = spec.tls.take().map(|tls| self.shared_tls(tls));
+        let source = Source {
+            tenant: self.name(tenant),
+            name: self.name(name),
+            spec,
+            tls,
+            created: entry.created,
+            modified: entry.modified,
+            lease: entry.lease,
+        };
+        let tenant = Arc::clone(&source.tenant);
+        let key = match self.routes.get_key_value(&HostKey(host.clone())) {
+            Some((key, _)) => Arc::clone(key),
+            None => Arc::new(HostKey(host)),
+        };
+        let sources = self.routes.entry(Arc::clone(&key)).or_default();
+        let same = |it: &Source| (&it.tenant, &it.name) == (&source.tenant, &source.name);
+        match sources.iter().position(same) {
+            Some(place) => sources[place] = source,
+            None => {
+                sources.push(source);
+                sources.shrink_to_fit();
+            }
+        }
+        let held = self.held.entry(Arc::clone(&tenant)).or_default();
+        held.insert(Arc::clone(&key));
+        self.remember(entry.modified, tenant, &key, changes);
+        Ok(())
+    }
+
+    fn delete(&mut self, key: &str, revision: Revision, changes: &mut Changes) {
+        self.unreadable.remove(key);
+        match Key::parse(key) {
+            None => {}
+            Some(Key::Route {
+                host,
+                tenant,
+                source,
+            }) => self.delete_source(host, tenant, source, revision, changes),
+            Some(Key::Instance { tenant, instance }) => {
+                self.instances.remove(&(tenant.into(), instance.into()));
+            }
+            Some(Key::Zone { tenant, pattern }) => {
+                self.zones.remove(&(tenant.into(), pattern));
+            }
+            Some(Key::Token(id)) => {
+                self.tokens.remove(id);
+            }
+            Some(Key::TicketSecrets) => {
+                changes.tickets = true;
+                self.tickets = None;
+            }
+            Some(Key::TicketFresh) => {
+                changes.tickets = true;
+                self.tickets_fresh = false;
+            }
+        }
+    }
+
+    fn delete_source(
+        &mut self,
+        host: HostMatch,
+        tenant: &str,
+        source: &str,
+        revision: Revision,
+        changes: &mut Changes,
+    ) {
+        let key = HostKey(host);
+        let Some(sources) = self.routes.get_mut(&key) else {
+            return;
+        };
+        let theirs = |it: &Source| *it.tenant == *tenant;
+        let Some(place) = sources
+            .iter()
+            .position(|it| theirs(it) && *it.name == *source)
+        else {
+            return;
+        };
+        let tenant = sources.remove(place).tenant;
+        if !sources.iter().any(theirs)
+            && let Some(held) = self.held.get_mut(&tenant)
+        {
+            held.remove(&key);
+            if held.is_empty() {
+                self.held.remove(&tenant);
+            }
+        }
+        if sources.is_empty() {
+            self.routes.remove(&key);
+        }
+        self.remember(revision, tenant, &key, changes);
+    }
+
+    fn remember(
+        &mut self,
+        revision: Revision,
+        tenant: Arc<str>,
+        host: &HostKey,
+        changes: &mut Changes,
+    ) {
+        if self.recent.len() == REMEMBERED
+            && let Some((revision, ..)) = self.recent.pop_front()
+        {
+            self.forgotten = self.forgotten.max(revision);
+        }
+        self.recent.push_back((revision, tenant, host.0.clone()));
+        changes.hosts.insert(host.clone());
+    }
+
+    /// One object for all that have the same name: a hundred thousand routes have few tenants.
+    fn name(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.names.get(name) {
+            return Arc::clone(known);
+        }
+        let name: Arc<str> = name.into();
+        self.names.insert(Arc::clone(&name));
+        name
+    }
+
+    /// The same for TLS, which may hold whole certificates.
+    fn shared_tls(&mut self, tls: Tls) -> Arc<Tls> {
+        if let Some(known) = self.tls.get(&tls) {
+            return Arc::clone(known);
+        }
+        let tls = Arc::new(tls);
+        self.tls.insert(Arc::clone(&tls));
+        tls
+    }
+
+    /// Lets go of names and TLS that nothing has any more.
+    fn tidy(&mut self) {
+        self.names.retain(|name| Arc::strong_count(name) > 1);
+        self.tls.retain(|tls| Arc::strong_count(tls) > 1);
+        self.tidy_at = 2 * (self.names.len() + self.tls.len()) + 1024;
+    }
+}
+
+/// A route of all sources of the tenant that holds the rule: whoever's source is the oldest.
+///
+/// Claims let no second tenant in; should one stand in the store all the same, it gets no traffic.
+/// Where sources differ in what is spoken, the larger group of endpoints serves (of equal ones the
+/// one that changed last) until the others follow: a tenant moves its instances one by one.
+pub fn resolve(host: &HostMatch, sources: &[Source]) -> Option<RegistryRoute> {
+    let oldest = sources.iter().min_by_key(|it| it.created)?;
+    let tenant = Arc::clone(&oldest.tenant);
+    let sources: Vec<_> = sources.iter().filter(|it| it.tenant == tenant).collect();
+    let weight = |protocol: Protocol| {
+        let group = sources.iter().filter(|it| it.spec.protocol == protocol);
+        group.fold((0, Revision::default()), |(count, newest), it| {
+            (count + it.spec.endpoints.len(), newest.max(it.modified))
+        })
+    };
+    let protocol = if weight(Protocol::Http2) > weight(Protocol::Http1) {
+        Protocol::Http2
+    } else {
+        Protocol::Http1
+    };
+    let speaking = sources.iter().filter(|it| it.spec.protocol == protocol);
+    let mut by_address: HashMap<SocketAddr, (Revision, Option<Arc<Tls>>)> = HashMap::new();
+    for source in speaking.clone() {
+        for address in &source.spec.endpoints {
+            // Two sources may name one address; the newer knows better how to speak to it.
+            let known = by_address.get(address);
+            if known.is_none_or(|(modified, _)| *modified < source.modified) {
+                by_address.insert(*address, (source.modified, source.tls.clone()));
+            }
+        }
+    }
+    let mut endpoints: Vec<_> = by_address
+        .into_iter()
+        .map(|(address, (_, tls))| RegistryEndpoint { address, tls })
+        .collect();
+    endpoints.sort();
+    let newest_check = speaking
+        .filter(|it| it.spec.check.is_some())
+        .max_by_key(|it| it.modified);
+    Some(RegistryRoute {
+        host: host.clone(),
+        tenant,
+        shared: sources.iter().any(|it| it.spec.shared),
+        protocol: match protocol {
+            Protocol::Http1 => UpstreamProtocol::Http1,
+            Protocol::Http2 => UpstreamProtocol::Http2,
+        },
+        endpoints,
+        check: newest_check.and_then(|it| it.spec.check.clone()),
+    })
+}
+
+fn parse<T: serde::de::DeserializeOwned>(entry: &KeyValue) -> Result<T, String> {
+    // serde's message may quote the value, and a value may hold a secret: the place is enough.
+    serde_json::from_slice(&entry.value)
+        .map_err(|error| format!("cannot be read, at column {}", error.column()))
+}
+
+impl PartialOrd for HostKey {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for HostKey {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        backwards(&self.0).cmp(backwards(&other.0))
+    }
+}
+
+/// The characters of a rule from the last to the first.
+fn backwards(host: &HostMatch) -> impl Iterator<Item = u8> {
+    let (text, star) = match host {
+        HostMatch::Exact(name) => (name.as_str(), None),
+        HostMatch::Suffix(suffix) => (suffix.as_str(), Some(b'*')),
+    };
+    text.bytes().rev().chain(star)
+}
+
+#[cfg(test)]
+mod tests;
