@@ -305,8 +305,6 @@ impl Publish for Feed {
         self.0.tickets(secrets, fresh);
     }
 
-    fn followed(&mut self, _: Revision) {}
-
     fn reachable(&mut self, _: bool) {}
 
     fn followed(&mut self, _: Revision) {}
