@@ -256,7 +256,7 @@ fn wait_for(stage: &Stage, tenant: Tenant, workers: &[&str]) -> Result<()> {
 fn alone(stage: &Stage, workers: &[&str]) -> Result<Tally> {
     let load = stage.load(PLAIN)?;
     load.wait_for(STRETCH)?;
-    // Who was down a moment ago is given a rest by the router, unless it is the only one.
+    // On a busy machine one of them may be slow to begin, and is left out for as long.
     let what = format!("answers from {}", workers.join(", "));
     wait::until_true(&what, || load.tally().workers.len() >= workers.len())?;
     let tally = load.finish();
