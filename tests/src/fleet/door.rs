@@ -39,7 +39,7 @@ impl Door {
         clock: Option<&str>,
         home: &Path,
         ca: &Ca,
-        etcd: &Cluster,
+        etcd: Option<&Cluster>,
     ) -> Result<Self> {
         let folder = home.join(&host.name);
         std::fs::create_dir(&folder)?;
@@ -62,7 +62,7 @@ impl Door {
         self.folder.join("router.yaml")
     }
 
-    fn settings(&self, etcd: &Cluster) -> String {
+    fn settings(&self, etcd: Option<&Cluster>) -> String {
         let ip = self.host.v4;
         let mut text = format!(
             "http:\n  addresses: [\"{ip}:80\"]\n\
@@ -78,11 +78,13 @@ impl Door {
              \x20   certificate: registry.crt\n\
              \x20   key: registry.key\n\
              \x20   client_ca: ../ca.pem\n\
-             \x20 state: state\n\
-             \x20 store:\n\
-             \x20   etcd:\n\
-             \x20     endpoints:\n"
+             \x20 state: state\n"
         );
+        let Some(etcd) = etcd else {
+            text.push_str("  store: embedded\n");
+            return text;
+        };
+        text.push_str("  store:\n    etcd:\n      endpoints:\n");
         for endpoint in etcd.endpoints() {
             let _ = writeln!(text, "        - {endpoint}");
         }
