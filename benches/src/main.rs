@@ -1,4 +1,5 @@
-//! Gatehouse beside its peers, in the same run on the same machine: `./x bench router`.
+//! Gatehouse beside its peers, in the same run on the same machine: `./x bench router`. And the
+//! table of routes beside itself, small and large: `./x bench registry-lookup`.
 //!
 //! NGINX, HAProxy, the router and a rival built on pingora-proxy stand side by side on one core
 //! and are loaded in turn; client and backend have the other core. What counts is the CPU time a
@@ -13,6 +14,7 @@ mod machine;
 mod measure;
 mod process;
 mod record;
+mod registry_lookup;
 mod report;
 mod row;
 mod runner;
@@ -26,7 +28,12 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::contender::Contender;
+use crate::registry_lookup::{RegistryLookup, RegistryMemory};
 use crate::row::Row;
+
+// The router has it, and the table of routes is measured in this very process.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Benchmarks of Gatehouse.
 #[derive(Parser)]
@@ -39,6 +46,11 @@ struct Arguments {
 enum Command {
     /// The router beside NGINX, HAProxy and pingora-proxy.
     Router(RouterBench),
+    /// The table of routes, from 10 to 1,000,000 hosts.
+    RegistryLookup(RegistryLookup),
+    /// What a number of routes takes; a process of its own, which `registry-lookup` starts.
+    #[command(hide = true)]
+    RegistryMemory(RegistryMemory),
 }
 
 /// What to run. Without --contender and --rows everything is run and the results are written to
@@ -74,8 +86,12 @@ pub(crate) struct RouterBench {
 }
 
 fn main() -> ExitCode {
-    let Command::Router(bench) = Arguments::parse().command;
-    match runner::run(bench) {
+    let result = match Arguments::parse().command {
+        Command::Router(bench) => runner::run(bench),
+        Command::RegistryLookup(bench) => registry_lookup::run(&bench),
+        Command::RegistryMemory(one) => registry_lookup::memory::tell(&one),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");

@@ -21,6 +21,9 @@ use super::tell;
 
 /// How long it may take to withdraw everything at the end.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// How long the service manager waits at most until it hears that we are ready: the first checks may
+/// take long, and it would start us anew.
+const READY_WITHIN: Duration = Duration::from_secs(30);
 /// How long a call that is under way at the end may go on: then nothing comes after the withdrawal.
 const LAST_CALL: Duration = Duration::from_millis(500);
 
@@ -62,6 +65,7 @@ type Reload = JoinHandle<Result<Loaded, ConfigErrors>>;
 
 pub(super) struct Registrar {
     file: PathBuf,
+    begun: Instant,
     loaded: Loaded,
     registries: Registries,
     state: State,
@@ -84,6 +88,7 @@ impl Registrar {
         let wanted = loaded.wanted.clone();
         let mut registrar = Self {
             file: file.to_owned(),
+            begun: Instant::now(),
             registries: Registries::new(&loaded),
             state: State::new(loaded.settings, wanted, Instant::now()),
             loaded,
@@ -119,8 +124,12 @@ impl Registrar {
         let mut first = true;
         let mut stop = std::pin::pin!(stop);
         loop {
-            let wake = self.act();
+            let mut wake = self.act();
             self.tell();
+            if self.status.is_none() {
+                let ready = self.begun + READY_WITHIN;
+                wake = Some(wake.map_or(ready, |wake| wake.min(ready)));
+            }
             tokio::select! {
                 // A withdrawal goes before anything else.
                 biased;
@@ -253,7 +262,8 @@ impl Registrar {
     /// check has ended. No registry may be there yet, and others need not wait for one.
     fn tell(&mut self) {
         if self.status.is_none() {
-            if !self.ready && !self.state.is_checked() {
+            let late = self.begun.elapsed() >= READY_WITHIN;
+            if !self.ready && !self.state.is_checked() && !late {
                 return;
             }
             notify(READY);

@@ -218,6 +218,7 @@ impl State {
         let before = std::mem::replace(self, Self::new(settings, wanted, now));
         self.accepted = self.routes.take_over(&before.routes, &before.accepted);
         self.alive_until = before.alive_until;
+        self.registry = before.registry.min(settings.registries - 1);
         self.uncertain = before.uncertain || before.flight.is_some();
     }
 

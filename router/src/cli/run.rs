@@ -20,6 +20,7 @@ use crate::control::{Control, drop_superseded};
 use crate::observe::logging;
 use crate::observe::metrics::Registry;
 use crate::registry;
+use crate::upstream::health;
 use crate::worker::{self, Drain};
 
 #[derive(Debug, Args)]
@@ -72,6 +73,8 @@ fn serve(args: &RunArgs, logs: &logging::Logs) -> anyhow::Result<u8> {
             Some(page::bind(address).with_context(what)?)
         }
     };
+    let (orders, checking) = health::checks(Arc::clone(&metrics));
+    control.report_checks_to(orders);
     // Before anybody is served: who asks at once is not to be told that there is no such route.
     let routes = match &config.registry {
         None => None,
@@ -97,18 +100,19 @@ fn serve(args: &RunArgs, logs: &logging::Logs) -> anyhow::Result<u8> {
     // Ends with the process: it holds nothing that has to be put away.
     std::thread::Builder::new()
         .name("control".to_owned())
-        .spawn(move || control_thread(control, listener, admin, drain))
+        .spawn(move || control_thread(control, listener, admin, checking, drain))
         .context("cannot start the control thread")?;
     workers.join().context("a worker failed")?;
     tracing::info!("stopped");
     Ok(OK)
 }
 
-/// The control runtime: signals, file changes, the admin page.
+/// The control runtime: signals, file changes, the admin page, checks of endpoints.
 fn control_thread(
     control: Arc<Control>,
     listener: Option<std::net::TcpListener>,
     admin: Admin,
+    checking: impl Future<Output = ()> + Send + 'static,
     drain: Drain,
 ) {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -131,6 +135,7 @@ fn control_thread(
             Err(error) => tracing::error!(%error, "reloading does not work"),
         }
         drop(tokio::spawn(drop_superseded(Arc::clone(&control))));
+        drop(tokio::spawn(checking));
         if let Some(listener) = listener {
             let serving = page::serve(listener, move |request| admin.respond(request));
             tokio::spawn(async move {

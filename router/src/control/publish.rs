@@ -257,8 +257,8 @@ impl Control {
     }
 
     /// From now on, whoever receives this checks the endpoints of routes that ask for it (see
-    /// [`health::run`](crate::upstream::health::run)). To be called before routes of the registry
-    /// are applied, and once.
+    /// [`health::checks`](crate::upstream::health::checks)). To be called once, and before routes of
+    /// the registry are applied.
     pub fn report_checks_to(&self, health: UnboundedSender<HealthUpdate>) {
         let first = self.health.set(health).is_ok();
         debug_assert!(first, "endpoints are checked once");

@@ -162,7 +162,7 @@ fn add(args: &AddArgs, session: &Session) -> anyhow::Result<()> {
         session.ask(async |client| client.put_route(&host, tenant, &spec, &precondition).await)?;
     let done = if put.created { "added" } else { "replaced" };
     session.print(&versioned(&put), || {
-        let version = put.tag.as_deref().unwrap_or("unknown");
+        let version = version(&put).unwrap_or("unknown");
         format!("{host} is {done}, version {version}\n")
     })
 }
@@ -209,20 +209,23 @@ pub(super) fn spec(args: &AddArgs) -> anyhow::Result<RouteSpec> {
 
 fn precondition(version: Option<&String>, new: bool) -> Precondition {
     match version {
-        // Quotes are part of a tag, and shells take them away.
-        Some(version) if version.starts_with('"') || version == "*" => {
-            Precondition::Match(version.clone())
-        }
+        Some(version) if version == "*" => Precondition::Match(version.clone()),
         Some(version) => Precondition::Match(format!("\"{version}\"")),
         None if new => Precondition::Absent,
         None => Precondition::None,
     }
 }
 
+/// A tag without its quotes, which shells would take away.
+fn version(found: &Tagged<Route>) -> Option<&str> {
+    let tag = found.tag.as_deref()?;
+    tag.strip_prefix('"')?.strip_suffix('"')
+}
+
 fn versioned(found: &Tagged<Route>) -> Versioned<'_> {
     Versioned {
         route: &found.value,
-        version: found.tag.as_deref(),
+        version: version(found),
     }
 }
 
@@ -254,7 +257,7 @@ fn shown(found: &Tagged<Route>) -> String {
         let seconds = check.interval;
         text.push_str(&format!(", routers check {what} every {seconds} s"));
     }
-    let version = found.tag.as_deref().unwrap_or("unknown");
+    let version = version(found).unwrap_or("unknown");
     text.push_str(&format!(", version {version}\n"));
     let head = ["SOURCE", "ENDPOINTS", "TLS", "TTL"];
     text.push_str(&table(head, route.sources.iter().map(source)));

@@ -1,15 +1,17 @@
 //! What the control plane has checked, and where the answers go.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::registry::{gone, host, route, set};
 use super::{Files, upstream};
 use crate::control::Control;
-use crate::registry::record::Check;
+use crate::observe::metrics::Registry;
+use crate::registry::record::{Check, Tls, Trust};
 use crate::registry::route::RegistryRoute;
-use crate::upstream::health::{CheckedRoute, HealthUpdate};
+use crate::upstream::health::{self, CheckedRoute, HealthUpdate};
 
 const A: &str = "a.example.org";
 const B: &str = "b.example.org";
@@ -94,6 +96,23 @@ fn routes_that_ask_for_it_are_checked_until_they_do_not() {
 }
 
 #[test]
+fn a_route_without_an_endpoint_that_can_be_used_is_not_checked() {
+    let (_files, control, mut orders) = scene();
+    let good = checked(A, &["10.0.0.1:443"], "/");
+    let mut bad = good.clone();
+    bad.endpoints[0].tls = Some(Arc::new(Tls {
+        server_name: "a.example.org".to_owned(),
+        trust: Trust::CaPem("rubbish".to_owned()),
+    }));
+    set(&control, bad.clone());
+    assert!(orders.is_empty());
+    set(&control, good);
+    order(&mut orders);
+    set(&control, bad);
+    assert_eq!(order_to_stop(&mut orders), A);
+}
+
+#[test]
 fn what_is_said_of_one_route_is_not_said_of_another() {
     let (_files, control, mut orders) = scene();
     let same = ["10.0.0.1:80", "10.0.0.2:80"];
@@ -122,4 +141,40 @@ fn a_route_that_a_file_keeps_out_is_known_when_there_is_room() {
         &kept_out.unhealthy,
         in_force.unhealthy.get().unwrap()
     ));
+}
+
+#[tokio::test]
+async fn an_endpoint_that_nobody_listens_on_is_flagged_where_workers_look() {
+    let files = Files::new();
+    let control = files.control();
+    let metrics = Arc::new(Registry::new(SystemTime::now()));
+    let (orders, checking) = health::checks(Arc::clone(&metrics));
+    control.report_checks_to(orders);
+    tokio::spawn(checking);
+    let bound = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let addresses = [&bound[0], &bound[1]].map(|it| it.local_addr().unwrap().to_string());
+    let [listening, silent] = bound;
+    drop(silent);
+    let mut route = checked(A, &[&addresses[0], &addresses[1]], "/");
+    route.check = Some(Check {
+        path: None,
+        interval: 1,
+        timeout: 1,
+        failures: 2,
+    });
+    set(&control, route);
+    let upstream = upstream(&control, A).unwrap();
+    let silent = |index: usize| upstream.endpoints[index].address.to_string() == addresses[1];
+    let flagged = async {
+        while (0..2).any(|index| upstream.is_unhealthy(index) != silent(index))
+            || !metrics
+                .render()
+                .contains("\nrouter_endpoints_unhealthy 1\n")
+        {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let in_time = tokio::time::timeout(Duration::from_secs(20), flagged).await;
+    in_time.expect("flagged");
+    drop(listening);
 }

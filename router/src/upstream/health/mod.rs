@@ -78,9 +78,28 @@ impl Unhealthy {
     }
 }
 
+/// Both ends of the checks: orders go into the channel, which
+/// [`Control::report_checks_to`](crate::control::Control::report_checks_to) takes, and are carried
+/// out by the future, which is to be spawned. It ends when the channel is dropped.
+pub fn checks(
+    metrics: Arc<Registry>,
+) -> (
+    mpsc::UnboundedSender<HealthUpdate>,
+    impl Future<Output = ()> + Send + use<>,
+) {
+    let (orders, updates) = mpsc::unbounded_channel();
+    let random = || {
+        let mut bytes = [0; 8];
+        // Without random numbers all checks are made at once, which is no worse than that.
+        let _ = aws_lc_rs::rand::fill(&mut bytes);
+        u64::from_le_bytes(bytes)
+    };
+    (orders, run(updates, metrics, random))
+}
+
 /// Checks what it is told to until `updates` closes. `random` gives numbers that are evenly spread;
 /// they spread the first checks.
-pub async fn run(
+async fn run(
     mut updates: mpsc::UnboundedReceiver<HealthUpdate>,
     metrics: Arc<Registry>,
     mut random: impl FnMut() -> u64,
