@@ -82,6 +82,13 @@ impl Tool {
         self
     }
 
+    /// Runs it in a folder, where it may leave what it likes.
+    #[must_use]
+    pub fn folder(mut self, folder: &Path) -> Self {
+        self.command.current_dir(folder);
+        self
+    }
+
     /// Runs it inside a network namespace.
     #[must_use]
     pub fn namespace(mut self, namespace: Option<&Namespace>) -> Self {

@@ -17,24 +17,57 @@ fn it_keeps_what_its_document_promises() {
     let mut edge = Edge::new("api").unwrap();
     let api = edge.port(8444);
     let address = api.ip().to_string();
-    edge.certificate("registry", &[&address], KeyKind::Ecdsa).unwrap();
+    let leaf = edge.ca.issue(&[&address], KeyKind::Ecdsa).unwrap();
+    leaf.write(edge.folder(), "registry").unwrap();
     let folder = edge.folder().to_owned();
     let operators = folder.join("operators.tokens");
     edge.more = format!(
-        "registry:\n  state: state\n  api:\n    addresses: [\"{api}\"]\n    certificate: certs/registry.crt\n    \
-         key: certs/registry.key\n    operators: operators.tokens\n    audit_log: audit.jsonl\n    \
+        "registry:\n  state: state\n  api:\n    addresses: [\"{api}\"]\n    certificate: registry.crt\n    \
+         key: registry.key\n    operators: operators.tokens\n    audit_log: audit.jsonl\n    \
          requests_per_second: 100000\n"
     );
     let file = operators.to_string_lossy();
-    let token = router::tool(&["registry", "token", "create", "--operator", "fuzzer", "--file", &file])
-        .unwrap()
-        .succeed()
-        .unwrap();
+    let token = router::tool(&[
+        "registry",
+        "token",
+        "create",
+        "--operator",
+        "fuzzer",
+        "--file",
+        &file,
+    ])
+    .unwrap()
+    .succeed()
+    .unwrap();
     let token = token.trim();
     let mut router = edge.start().unwrap();
     let ca = folder.join("ca.pem");
     harness::folder::write(&ca, edge.ca.pem()).unwrap();
 
+    // So that the examples of the document are more than refusals.
+    let own = folder.join("fuzzer.token");
+    harness::folder::write_secret(&own, token).unwrap();
+    for pattern in ["*.acme.example.org", "*.k8s.example.org"] {
+        router::tool(&[
+            "registry",
+            "zone",
+            "add",
+            "acme",
+            pattern,
+            "--address",
+            "10.0.7.0/24",
+        ])
+        .unwrap()
+        .args([
+            "--registry",
+            &format!("https://{api}"),
+            "--ca",
+            &ca.to_string_lossy(),
+        ])
+        .args(["--token-file", &own.to_string_lossy()])
+        .succeed()
+        .unwrap();
+    }
     let document = format!("https://{api}/v1/openapi.json");
     let program = std::env::var("GATEHOUSE_SCHEMATHESIS").unwrap();
     let output = Tool::new(&program)
@@ -55,6 +88,7 @@ fn it_keeps_what_its_document_promises() {
         .args(["--no-color", "--workers", "1"])
         .environment("PYTHONDONTWRITEBYTECODE", "1")
         .environment("HOME", &folder.to_string_lossy())
+        .folder(&folder)
         .run()
         .unwrap();
     assert!(
@@ -64,8 +98,21 @@ fn it_keeps_what_its_document_promises() {
         output.stderr,
         router.log()
     );
-    assert!(output.stdout.contains("No issues found"), "{}", output.stdout);
-    println!("{}", output.stdout.lines().rev().take(25).collect::<Vec<_>>().join("\n"));
+    assert!(
+        output.stdout.contains("No issues found"),
+        "{}",
+        output.stdout
+    );
+    println!(
+        "{}",
+        output
+            .stdout
+            .lines()
+            .rev()
+            .take(25)
+            .collect::<Vec<_>>()
+            .join("\n")
+    );
     let log = router.log();
     for word in ["panicked", "a mistake", "ERROR"] {
         assert!(!log.contains(word), "{log}");

@@ -38,7 +38,7 @@ const ITEMS: [(&str, &str, &str); 2] = [
 pub(super) fn refine(document: &mut Value) {
     let paths = document["paths"].as_object_mut().into_iter().flatten();
     let calls = paths.flat_map(|(_, methods)| methods.as_object_mut().into_iter().flatten());
-    let parameters = calls.filter_map(|(_, call)| call["parameters"].as_array_mut());
+    let parameters = calls.filter_map(|(_, call)| call.get_mut("parameters")?.as_array_mut());
     for parameter in parameters.flatten() {
         let known = PARAMETERS
             .iter()

@@ -81,14 +81,14 @@ impl Etcd {
 
     /// See [`Store::list`](super::Store::list).
     pub(super) async fn list(&self) -> Result<Listing, StoreError> {
-        let mut listing = self.list_once().await;
-        for _ in 1..LISTINGS {
-            match listing {
-                Err(StoreError::Compacted) => listing = self.list_once().await,
-                _ => break,
+        for _ in 0..LISTINGS {
+            match self.list_once().await {
+                Err(StoreError::Compacted) => {}
+                listing => return listing,
             }
         }
-        listing
+        let reason = "etcd is compacted faster than it can be listed";
+        Err(StoreError::Unavailable(reason.into()))
     }
 
     async fn list_once(&self) -> Result<Listing, StoreError> {
