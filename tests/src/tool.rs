@@ -96,13 +96,6 @@ impl Tool {
         self
     }
 
-    /// Runs it in this folder.
-    #[must_use]
-    pub fn folder(mut self, folder: &Path) -> Self {
-        self.command.current_dir(folder);
-        self
-    }
-
     /// What it reads from standard input.
     #[must_use]
     pub fn input(mut self, input: impl Into<Vec<u8>>) -> Self {

@@ -121,7 +121,7 @@ fn a_registrar_dies(stage: &mut Stage, report: &mut Report) -> Result<()> {
         "{silent} left {took:?} after its registrar, not within {TTL:?} and {LATE:?}"
     );
     report.holds(&format!(
-        "{silent} leaves after {:.1} s; the time to live is {} s",
+        "{silent} leaves after {:.2} s; the time to live is {} s",
         took.as_secs_f64(),
         TTL.as_secs()
     ));
@@ -303,5 +303,5 @@ pub(crate) fn router(stage: &Stage, report: &Report, arguments: &[&str]) -> Resu
 }
 
 fn seconds(since: Instant) -> String {
-    format!("{:.1} s", since.elapsed().as_secs_f64())
+    format!("{:.2} s", since.elapsed().as_secs_f64())
 }
