@@ -23,6 +23,7 @@ use router::registry::store::etcd::Etcd;
 use router::registry::store::{
     Committed, Event, KeyValue, MOST_CHANGES, Put, Range, Revision, Store, StoreError, Transaction,
 };
+use tokio::task::JoinHandle;
 
 /// The longest that a call may take, and something for a busy machine.
 const CALL: Duration = Duration::from_secs(4);
