@@ -290,7 +290,7 @@ fn without_a_majority_it_says_so_and_with_one_it_goes_on() {
 
         // Once more, for the watch alone.
         let mut watch = store.watch(second).await.unwrap();
-        let waiting: tokio::task::JoinHandle<Result<(), StoreError>> = tokio::task::spawn_local(async move {
+        let waiting: JoinHandle<Result<(), StoreError>> = tokio::task::spawn_local(async move {
             loop {
                 watch.next().await?;
             }
