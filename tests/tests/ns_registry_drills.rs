@@ -312,7 +312,10 @@ fn a_registrar_is_killed_and_another_is_paused() {
 
 #[test]
 fn a_registrar_of_a_single_router_is_killed_and_another_is_paused() {
-    registrars_fail("the same, before a single router", &alone());
+    registrars_fail(
+        "single router: a registrar is killed, another paused",
+        &alone(),
+    );
 }
 
 fn registrars_fail(name: &'static str, plan: &FleetPlan) {
@@ -415,7 +418,7 @@ fn two_tenants_claim_one_name() {
 
 #[test]
 fn two_tenants_of_a_single_router_claim_one_name() {
-    a_rival_comes("the same, at a single router", alone());
+    a_rival_comes("single router: two tenants claim one name", alone());
 }
 
 fn a_rival_comes(name: &'static str, mut plan: FleetPlan) {

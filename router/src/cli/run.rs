@@ -89,9 +89,12 @@ fn serve(args: &RunArgs, logs: &logging::Logs) -> anyhow::Result<u8> {
         "started"
     );
     let drain = workers.drain();
-    if let (Some(section), Some(routes)) = (&config.registry, &routes) {
-        registry::start::serve(section, routes, &control, &metrics, &drain)?;
-    }
+    let api = match (&config.registry, &routes) {
+        (Some(section), Some(routes)) => {
+            registry::start::serve(section, routes, &control, &metrics, &drain)?
+        }
+        _ => None,
+    };
     let admin = Admin {
         control: Arc::clone(&control),
         registry: metrics,
@@ -103,6 +106,9 @@ fn serve(args: &RunArgs, logs: &logging::Logs) -> anyhow::Result<u8> {
         .spawn(move || control_thread(control, listener, admin, checking, drain))
         .context("cannot start the control thread")?;
     workers.join().context("a worker failed")?;
+    if let Some(api) = api {
+        api.join()?;
+    }
     tracing::info!("stopped");
     Ok(OK)
 }

@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use serde_json::Value;
 
 use crate::ca::{Ca, KeyKind};
 use crate::etcd::Cluster;
@@ -139,20 +138,9 @@ impl Door {
     /// Endpoints that it forwards a rule's requests to; none if it has no such rule.
     ///
     /// # Errors
-    /// If it does not run, or its page cannot be read.
+    /// If it does not run, or its page of routes cannot be read.
     pub fn endpoints(&self, rule: &str) -> Result<BTreeSet<SocketAddr>> {
-        let page: Value = serde_json::from_str(&self.page("/routes")?)?;
-        let routes = page["routes"].as_array().context("a list of routes")?;
-        let route = routes.iter().find(|it| it["host"] == rule);
-        route
-            .and_then(|it| it["endpoints"].as_array())
-            .into_iter()
-            .flatten()
-            .map(|it| {
-                let text = it.as_str().context("an endpoint is a text")?;
-                text.parse().context("an endpoint is an address")
-            })
-            .collect()
+        self.running()?.endpoints(rule)
     }
 
     /// A number of its metrics page.
@@ -160,7 +148,7 @@ impl Door {
     /// # Errors
     /// If it does not run, or has no such metric.
     pub fn metric(&self, name: &str) -> Result<f64> {
-        let page = self.page("/metrics")?;
+        let page = self.running()?.admin("/metrics")?;
         page.lines()
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
             .with_context(|| format!("there is no metric {name}"))
@@ -174,11 +162,10 @@ impl Door {
         Ok(self.metric("router_registry_connected")? > 0.0)
     }
 
-    fn page(&self, path: &str) -> Result<String> {
+    fn running(&self) -> Result<&Router> {
         self.router
             .as_ref()
-            .with_context(|| format!("the router of {} does not run", self.host.name))?
-            .admin(path)
+            .with_context(|| format!("the router of {} does not run", self.host.name))
     }
 }
 

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::tests::{refusal, wanted};
 use super::*;
+use crate::registry::api::types::Announcement;
 
 /// How a registry takes one call.
 #[derive(Clone, Copy, Debug)]

@@ -27,7 +27,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_stream::StreamExt as _;
 
-use super::{ApiOptions, ApiServer, start};
+use super::{ApiOptions, ApiServer, check, start};
 use crate::observe::metrics::Registry;
 use crate::registry::api::extract::Json;
 use crate::registry::auth::credential::{Caller, TokenKind};
@@ -192,8 +192,9 @@ impl Setup {
     /// Drains, and waits until the server has ended.
     async fn stop(self, patience: Duration) {
         self.drain.begin(patience);
-        let joined = tokio::task::spawn_blocking(move || self.server.join());
-        joined.await.unwrap().unwrap();
+        let ended = async || self.server.thread.is_finished();
+        self.until("the server has ended", ended).await;
+        self.server.join().unwrap();
     }
 }
 

@@ -207,6 +207,10 @@ fn files_that_are_of_no_use_keep_the_api_from_starting() {
     for (what, config) in wrong {
         let error = try_start(&config).unwrap_err();
         assert!(error.starts_with("registry.api"), "{what}: {error}");
+        // The others are no files that `router check` could read.
+        let file = !["audit_log", "address"].contains(&what);
+        assert_eq!(check(&config).is_err(), file, "{what}");
     }
+    check(&config()).unwrap();
     try_start(&config()).unwrap();
 }
