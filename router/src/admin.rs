@@ -284,7 +284,9 @@ mod tests {
 
     #[test]
     fn a_url_is_explained_with_what_the_registry_announces() {
-        let admin = admin(&Files::new());
+        let files = Files::new();
+        files.certificate("site", &["*.example.org"]);
+        let admin = admin(&files);
         admin
             .control
             .apply_registry(RegistryUpdate::Reset(vec![Arc::new(RegistryRoute {
