@@ -29,7 +29,7 @@ pub(crate) struct Memory {
     pub(crate) after: u64,
 }
 
-/// One size in one round. Nanoseconds each.
+/// One size in one round. Nanoseconds of CPU time each.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Measured {
     pub(crate) round: u32,

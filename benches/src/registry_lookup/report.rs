@@ -56,7 +56,8 @@ pub(crate) fn method(record: &Record) -> String {
         "\
 - One process, pinned to core {}, with the router's allocator (mimalloc) and its control plane, which
   has taken all routes from a registry in batches. {} rounds; in each, every size has its turn, and who
-  begins changes. Median, and the least and the most of all rounds.
+  begins changes. Times are CPU time of that one thread: median, and the least and the most of all
+  rounds.
 - A cluster is a tenant with two rules, an exact name and a suffix, that lead to the same three
   endpoints. A lookup of the exact name is one hash; one of a name under the suffix is three.
 - `Same 10 hosts`: they are in every table, so that their way through it stays in the caches. What is
@@ -65,7 +66,7 @@ pub(crate) fn method(record: &Record) -> String {
   plain hash map (hashbrown, from the whole name to the same target) shows how much of that is the
   machine's: no table is flat here.
 - `Edit`: a copy of the table with one rule taken out and put in again, and the copy dropped. `Change`:
-  one route whose third endpoint moved, through `Control::apply_registry` until workers see it,
+  one route whose third endpoint moved, through `Control::apply_registry` until it is published,
   superseded snapshots dropped.
 - Memory: growth of the proportional set size of a process of its own, by routes; what the control plane
   keeps, table, upstreams, endpoints and what finds them again. What the follower of the store keeps of
