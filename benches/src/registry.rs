@@ -188,12 +188,13 @@ pub(crate) fn run(bench: &RegistryBench) -> Result<()> {
         }
         if wants(Part::Served) {
             let routes = *extent.followed.last().context("sizes")?;
-            let mut stormed =
-                Stormed::start(&mut workshop, &cluster, address, routes, cores.rig)?;
+            let mut stormed = Stormed::start(&mut workshop, &cluster, address, routes, cores.rig)?;
             for round in 0..extent.rounds {
                 progress("storms and requests", round, extent.rounds);
                 for scene in [Scene::Quiet, Scene::Elsewhere, Scene::Followed] {
-                    record.served.push(stormed.play(scene, round, extent.storm)?);
+                    record
+                        .served
+                        .push(stormed.play(scene, round, extent.storm)?);
                 }
             }
         }

@@ -153,7 +153,9 @@ fn follow(
         let follower = Follower::new(registry, publish, config.batch, last_known);
         tokio::join!(follower.run(), drop_superseded(control));
     })?;
-    let registry = ready.recv_timeout(PATIENCE).context("no store was opened")?;
+    let registry = ready
+        .recv_timeout(PATIENCE)
+        .context("no store was opened")?;
     Ok((thread, registry, [folder, state]))
 }
 

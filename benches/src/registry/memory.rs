@@ -44,7 +44,9 @@ impl Workshop<'_> {
         shape: Shape,
         routes: u32,
     ) -> Result<Memory> {
-        let writer = self.runtime.block_on(cluster::open(cluster.store(prefix)))?;
+        let writer = self
+            .runtime
+            .block_on(cluster::open(cluster.store(prefix)))?;
         self.runtime.block_on(fill(&writer, shape, routes))?;
         let place = Place::Etcd(cluster.store(prefix));
         let name = format!("memory-{prefix}");
@@ -54,7 +56,9 @@ impl Workshop<'_> {
     /// Replaces all routes of a router by others, names and endpoints alike, again and again.
     pub(crate) fn replaced(&mut self, cluster: &Cluster, routes: u32) -> Result<Replaced> {
         let prefix = "replaced";
-        let writer = self.runtime.block_on(cluster::open(cluster.store(prefix)))?;
+        let writer = self
+            .runtime
+            .block_on(cluster::open(cluster.store(prefix)))?;
         let filled = fill(&writer, Shape::Put, routes);
         self.runtime.block_on(filled)?;
         let place = Place::Etcd(cluster.store(prefix));
@@ -140,7 +144,9 @@ fn replacement(routes: u32, generation: u32) -> impl Iterator<Item = Result<Tran
     let half = TOGETHER / 2;
     let puts = move |first: u32, from: u32, to: u32| -> Result<Vec<Put>> {
         let numbers = from..to;
-        numbers.map(|at| Ok(population::put(&route(first + at, 0)?))).collect()
+        numbers
+            .map(|at| Ok(population::put(&route(first + at, 0)?)))
+            .collect()
     };
     (0..routes).step_by(half).map(move |from| {
         let to = routes.min(from + half as u32);

@@ -250,9 +250,14 @@ mod tests {
         let change = population.change(3).unwrap();
         let view = view(population.load());
         let changed = view.route(&change.host).unwrap();
-        assert_eq!(changed.endpoints.last().unwrap().address.port(), change.port);
+        assert_eq!(
+            changed.endpoints.last().unwrap().address.port(),
+            change.port
+        );
         assert_ne!(
-            view.route(&route(2, 0).unwrap().host).unwrap().endpoints[2].address.port(),
+            view.route(&route(2, 0).unwrap().host).unwrap().endpoints[2]
+                .address
+                .port(),
             change.port
         );
     }

@@ -185,6 +185,9 @@ mod tests {
         let micros = Micros(vec![812, 790]);
         let text = serde_json::to_string_pretty(&[&micros]).unwrap();
         assert_eq!(text, "[\n  [812,790]\n]");
-        assert_eq!(serde_json::from_str::<Vec<Micros>>(&text).unwrap(), [micros]);
+        assert_eq!(
+            serde_json::from_str::<Vec<Micros>>(&text).unwrap(),
+            [micros]
+        );
     }
 }

@@ -122,7 +122,10 @@ limits: {{idle_per_endpoint: 256}}
             .lines()
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         let value = line.with_context(|| format!("no metric {name}"))?;
-        value.trim().parse().with_context(|| format!("{name} {value}"))
+        value
+            .trim()
+            .parse()
+            .with_context(|| format!("{name} {value}"))
     }
 
     /// CPU time that it has used so far.
@@ -140,7 +143,10 @@ limits: {{idle_per_endpoint: 256}}
 fn registry(place: &Place, home: &Path) -> String {
     match place {
         Place::Embedded(state) => {
-            format!("registry: {{store: embedded, state: {}}}\n", state.display())
+            format!(
+                "registry: {{store: embedded, state: {}}}\n",
+                state.display()
+            )
         }
         Place::Etcd(store) => format!(
             "registry:\n  state: {}\n  store:\n    etcd:\n      endpoints: {:?}\n      ca: {}\n      \
