@@ -24,7 +24,7 @@ pub(super) fn write_verdict(text: &mut String, record: &Record) -> fmt::Result {
             continue;
         };
         let measured = match group.series {
-            Series::Single => format!("{} times the bare watch, no window", shown(&ratio, 2)),
+            Series::Single => format!("{} times the bare watch", shown(&ratio, 2)),
             Series::Burst => {
                 let snapshot = group.quantile(|it| &it.snapshot, 0.5);
                 let bare = group.quantile(|it| &it.bare, 0.5);
@@ -83,10 +83,17 @@ pub(super) fn write_delays(text: &mut String, record: &Record) -> fmt::Result {
             group.quantiles(|it| &it.returned),
             group.quantiles(|it| &it.bare),
             group.quantiles(|it| &it.snapshot),
-            group.ratio().map(|it| shown(&it, 2)).unwrap_or_default(),
+            group
+                .ratio()
+                .filter(|_| group.series == Series::Single)
+                .map(|it| shown(&it, 2))
+                .unwrap_or_default(),
             f64::from(snapshots) / count as f64,
             joined(allowed),
-            group.met(window).map(said).unwrap_or_default(),
+            match group.kind {
+                Kind::Etcd => group.met(window).map(said).unwrap_or_default(),
+                Kind::Embedded => "no goal",
+            },
         )?;
     }
     writeln!(
@@ -101,8 +108,7 @@ pub(super) fn write_delays(text: &mut String, record: &Record) -> fmt::Result {
   change is stamped when `Control::apply_registry` has returned, and looked up in the published snapshot.
 - A change sends one endpoint of a route elsewhere. Changes by themselves: the window after the last has
   passed, and 10 to 30 ms more. Fifty in a window: one every half millisecond; the first is published at
-  once, the others when the window ends. Nobody can publish those within {TIMES_BARE} times a bare watch,
-  since they wait on purpose; their ratio is told all the same.
+  once, the others when the window ends: they wait on purpose, and so have no ratio.
 - Met: median and 99th percentile are both within {TIMES_BARE} times the bare watch's, plus the window.
 - Stores take turns within a round, and who begins changes. Everything shares the machine's cores: three
   members, writer, bare watch and follower.

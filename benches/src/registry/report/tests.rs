@@ -45,12 +45,12 @@ fn a_change_may_take_the_window_on_top_and_no_more() {
         (
             2_000,
             2_200,
-            "| 1.10 (1.10 to 1.10) times the bare watch, no window | met |",
+            "| 1.10 (1.10 to 1.10) times the bare watch | met |",
         ),
         (
             2_000,
             53_000,
-            "| 26.50 (26.50 to 26.50) times the bare watch, no window | met |",
+            "| 26.50 (26.50 to 26.50) times the bare watch | met |",
         ),
         (
             2_000,
