@@ -172,7 +172,7 @@ impl Door {
     /// # Errors
     /// As [`Door::endpoints`].
     pub fn rules(&self) -> Result<Vec<Value>> {
-        let mut page: Value = serde_json::from_str(&self.page("/routes")?)?;
+        let mut page: Value = serde_json::from_str(&self.running()?.admin("/routes")?)?;
         match page["routes"].take() {
             Value::Array(rules) => Ok(rules),
             other => bail!("no list of routes: {other}"),
@@ -196,7 +196,7 @@ impl Door {
     /// As [`Door::metric`].
     pub fn answers(&self, status: u16) -> Result<u64> {
         let line = format!("router_registry_requests_total{{code=\"{status}\"}} ");
-        let page = self.page("/metrics")?;
+        let page = self.running()?.admin("/metrics")?;
         // A status that never was has no line.
         let count = page.lines().find_map(|it| it.strip_prefix(&line));
         count.map_or(Ok(0), |it| it.parse().context("a count"))
