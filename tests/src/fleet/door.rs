@@ -78,6 +78,7 @@ impl Door {
              \x20   certificate: registry.crt\n\
              \x20   key: registry.key\n\
              \x20   client_ca: ../ca.pem\n\
+             \x20   audit_log: audit.jsonl\n\
              \x20 state: state\n"
         );
         let Some(etcd) = etcd else {
@@ -200,6 +201,17 @@ impl Door {
         // A status that never was has no line.
         let count = page.lines().find_map(|it| it.strip_prefix(&line));
         count.map_or(Ok(0), |it| it.parse().context("a count"))
+    }
+
+    /// The lines of its audit log.
+    ///
+    /// # Errors
+    /// If there is none, or a line is no JSON.
+    pub fn audit(&self) -> Result<Vec<Value>> {
+        let text = std::fs::read_to_string(self.folder.join("audit.jsonl"))?;
+        text.lines()
+            .map(|line| serde_json::from_str(line).context("a line of the audit log"))
+            .collect()
     }
 
     /// Whether it says that it follows the registry.
