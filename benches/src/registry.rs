@@ -15,6 +15,7 @@ mod followed;
 mod memory;
 mod population;
 mod propagation;
+mod quantile;
 mod record;
 mod report;
 mod served;

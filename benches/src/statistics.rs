@@ -30,14 +30,6 @@ impl Spread {
     }
 }
 
-/// The value that a share of all values does not exceed, by nearest rank; `None` without values.
-pub(crate) fn quantile(values: &[u32], share: f64) -> Option<u32> {
-    let mut values = values.to_vec();
-    values.sort_unstable();
-    let rank = (values.len() as f64 * share).ceil() as usize;
-    values.get(rank.max(1) - 1).copied()
-}
-
 /// One value per round: ratios are taken within a round, so that what disturbed the whole round
 /// (a neighbour on the machine, a lower clock) cancels out. Rounds that miss either are left out.
 pub(crate) fn paired_ratios(own: &[(u32, f64)], peer: &[(u32, f64)]) -> Vec<f64> {
@@ -68,16 +60,6 @@ mod tests {
     #[test]
     fn median_of_an_even_number_lies_between_the_middle_two() {
         assert_eq!(Spread::of([4.0, 1.0, 2.0, 100.0]).unwrap().median, 3.0);
-    }
-
-    #[test]
-    fn quantiles_are_values_that_were_there() {
-        let values: Vec<u32> = (1..=200).rev().collect();
-        assert_eq!(quantile(&values, 0.5), Some(100));
-        assert_eq!(quantile(&values, 0.99), Some(198));
-        assert_eq!(quantile(&values, 1.0), Some(200));
-        assert_eq!(quantile(&[7], 0.99), Some(7));
-        assert_eq!(quantile(&[], 0.5), None);
     }
 
     #[test]

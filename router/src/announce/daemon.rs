@@ -143,7 +143,8 @@ impl Registrar {
                         Ok(self.loaded.clone())
                     });
                     let same = matches!(&loaded, Ok(loaded) if *loaded == self.loaded);
-                    let nothing = first && same && self.state.held(Instant::now()).count() > 0;
+                    // Nor is a first call given up that a busy registry has not answered yet.
+                    let nothing = first && same;
                     first = false;
                     if !nothing {
                         self.reload(loaded);

@@ -24,6 +24,7 @@ pub mod shared;
 pub mod start;
 pub mod store;
 pub mod tickets;
+pub mod turns;
 pub mod view;
 
 #[cfg(test)]

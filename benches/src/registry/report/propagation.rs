@@ -4,7 +4,8 @@ use std::fmt::{self, Write};
 
 use super::super::record::{Delays, Kind, Micros, Record, Series, Storm};
 use super::{TIMES_BARE, number, said, shown, store};
-use crate::statistics::{Spread, paired_ratios, quantile};
+use crate::registry::quantile::quantile;
+use crate::statistics::{Spread, paired_ratios};
 
 /// All rounds of a store, a size and a series.
 struct Group<'a> {

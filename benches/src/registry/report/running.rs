@@ -5,7 +5,8 @@ use std::fmt::{self, Write};
 use super::super::record::{Kind, Memory, Record, Requests, Scene, Served, Shape};
 use super::super::served::{ROWS, STORM_TOGETHER};
 use super::{number, shown, store};
-use crate::statistics::{Spread, paired_ratios, quantile};
+use crate::registry::quantile::quantile;
+use crate::statistics::{Spread, paired_ratios};
 
 /// Of fewer, one page of memory more or less is most of it.
 const ENOUGH_TO_TELL: u32 = 10_000;
