@@ -3,14 +3,19 @@
 //! It is served on the control runtime, away from the workers, as every page of the house is.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use axum::extract::Query;
 use daemon::page::{self, HTML, METRICS, Request, Response, TEXT, answer};
 use http::StatusCode;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::control::{Control, LeftOut, LeftOutReason, Outcome, RegistryStatus, Status, listing};
+use crate::explain::{Question, explain};
 use crate::observe::metrics::Registry;
 use crate::observe::timestamp::rfc3339;
+use crate::registry::shared::RouteRegistry;
 
 const INDEX: &str = "<!doctype html>
 <html lang=\"en\"><meta charset=\"utf-8\"><title>Gatehouse router</title>
@@ -18,8 +23,9 @@ const INDEX: &str = "<!doctype html>
 <ul>
 <li><a href=\"/metrics\">/metrics</a>: numbers, in the Prometheus text format
 <li><a href=\"/healthz\">/healthz</a>: 200 while it serves, 503 while it drains
-<li><a href=\"/readyz\">/readyz</a>: 200 while it takes new connections
+<li><a href=\"/readyz\">/readyz</a>: 200 while it takes new connections and knows routes
 <li><a href=\"/routes\">/routes</a>: the rules in force, in the order of matching, the first 10,000
+<li><a href=\"/explain?url=https://www.example.org/\">/explain?url=URL</a>: what happens to a URL here and now, and why
 <li><a href=\"/config\">/config</a>: generation, the last reload, what needs a restart, what of the registry is not
 in force
 </ul>
@@ -37,6 +43,8 @@ pub struct Admin {
     pub control: Arc<Control>,
     /// The numbers.
     pub registry: Arc<Registry>,
+    /// The route registry, if there is one.
+    pub routes: Option<Arc<RouteRegistry>>,
 }
 
 impl Admin {
@@ -49,13 +57,57 @@ impl Admin {
                 answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, "draining\n")
             }
             // There is a snapshot from the first moment on: without one, nothing is started.
-            "/healthz" | "/readyz" => answer(StatusCode::OK, TEXT, "ok\n"),
+            "/healthz" => answer(StatusCode::OK, TEXT, "ok\n"),
+            "/readyz" => self.ready(),
             "/routes" => page::json(&self.routes(MAX_ROUTES)),
             "/config" => {
                 let registry = self.control.registry_status(MAX_LEFT_OUT);
                 page::json(&describe(&self.control.status(), &registry))
             }
+            "/explain" => self.explain(request),
             _ => answer(StatusCode::NOT_FOUND, TEXT, "404 Not Found\n"),
+        }
+    }
+
+    /// Routes that were known before are as good as new ones; none at all would be 404 for everybody,
+    /// where another router may know better.
+    fn ready(&self) -> Response {
+        let Some(routes) = &self.routes else {
+            return answer(StatusCode::OK, TEXT, "ok\n");
+        };
+        if !routes.knows_routes() {
+            let text = "the route registry has not been reached yet, and no routes are known from before\n";
+            return answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, text);
+        }
+        match self.registry.follow.stale_for(SystemTime::now()) {
+            None => answer(StatusCode::OK, TEXT, "ok\n"),
+            Some(seconds) => {
+                let text = format!(
+                    "ok\nthe route registry has been out of reach for {seconds} s: the routes known last are in force\n"
+                );
+                answer(StatusCode::OK, TEXT, text)
+            }
+        }
+    }
+
+    /// What happens to a URL here and now, routes of the registry included.
+    fn explain(&self, request: &Request) -> Response {
+        #[derive(Deserialize)]
+        struct Asked {
+            url: String,
+        }
+        let asked = Query::<Asked>::try_from_uri(request.uri());
+        let Ok(Query(Asked { url })) = asked else {
+            let text = "ask for /explain?url=https://www.example.org/\n";
+            return answer(StatusCode::BAD_REQUEST, TEXT, text);
+        };
+        match Question::new(&url) {
+            Err(wrong) => answer(StatusCode::BAD_REQUEST, TEXT, format!("{wrong}\n")),
+            Ok(question) => {
+                let snapshot = self.control.published().load_full();
+                let explanation = explain(&snapshot, &question, SystemTime::now());
+                answer(StatusCode::OK, TEXT, explanation.to_string())
+            }
         }
     }
 
@@ -116,8 +168,6 @@ fn left_out(left_out: &LeftOut) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
-
     use config::route::UpstreamProtocol;
 
     use super::*;
@@ -128,7 +178,11 @@ mod tests {
     fn admin(files: &Files) -> Admin {
         let registry = Arc::new(Registry::new(SystemTime::now()));
         let control = Arc::new(Control::start(&files.config(), Arc::clone(&registry)).unwrap());
-        Admin { control, registry }
+        Admin {
+            control,
+            registry,
+            routes: None,
+        }
     }
 
     /// Status and content of a page.
@@ -226,6 +280,35 @@ mod tests {
             why.starts_with("it stands in a file: ") && why.ends_with("acme.yaml:6 (tenant acme)"),
             "{why}"
         );
+    }
+
+    #[test]
+    fn a_url_is_explained_with_what_the_registry_announces() {
+        let files = Files::new();
+        files.certificate("site", &["*.example.org"]);
+        let admin = admin(&files);
+        admin
+            .control
+            .apply_registry(RegistryUpdate::Reset(vec![Arc::new(RegistryRoute {
+                host: "app.example.org".parse().unwrap(),
+                tenant: "zeta".into(),
+                shared: false,
+                protocol: UpstreamProtocol::Http1,
+                endpoints: vec![RegistryEndpoint {
+                    address: "10.0.0.9:31380".parse().unwrap(),
+                    tls: None,
+                }],
+                check: None,
+            })]));
+        let (status, text) = ask(&admin, "/explain?url=https%3A%2F%2Fapp.example.org%2F");
+        assert_eq!(status, StatusCode::OK);
+        assert!(
+            text.contains("zeta") && text.contains("10.0.0.9:31380"),
+            "{text}"
+        );
+        for wrong in ["/explain", "/explain?url=ftp://x"] {
+            assert_eq!(ask(&admin, wrong).0, StatusCode::BAD_REQUEST, "{wrong}");
+        }
     }
 
     #[test]

@@ -234,6 +234,18 @@ impl Connection {
         self.received
     }
 
+    /// Whether the peer has closed a connection on which no answer is due, as far as we know by now.
+    /// Anything else that came unasked makes it as good as closed.
+    ///
+    /// # Errors
+    /// If the socket is gone.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        self.tcp.set_nonblocking(true)?;
+        let read = self.stream.read(&mut [0]);
+        self.tcp.set_nonblocking(false)?;
+        Ok(!matches!(read, Err(error) if error.kind() == ErrorKind::WouldBlock))
+    }
+
     /// How long a read may wait from now on.
     ///
     /// # Errors

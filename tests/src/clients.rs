@@ -312,6 +312,12 @@ impl<'a> Client<'a> {
             format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")
         };
         let begun = Instant::now();
+        // As browsers do: nothing is sent on what the other side has closed meanwhile.
+        if let Some(kept) = &mut self.connection
+            && kept.has_ended().unwrap_or(true)
+        {
+            self.connection = None;
+        }
         let mut first = true;
         let mut left = self.plan.addresses.len();
         loop {

@@ -320,7 +320,9 @@ fn launch(folder: &Path, index: usize, place: &Place, shared: &[String]) -> Resu
     let mut command = Command::new("/usr/bin/etcd");
     // Go's HTTP client would ask a proxy of the machine.
     command.env_clear();
-    command.args(["--name", &name, "--logger", "zap", "--data-dir"]);
+    command.args(["--name", &name, "--logger", "zap"]);
+    // By default it writes to the journal if the parent is process 1.
+    command.args(["--log-outputs", "stderr", "--data-dir"]);
     command.arg(file(".data"));
     for (flag, url) in [
         ("--listen-peer-urls", &peer),

@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod door;
+pub mod storm;
 pub mod tenant;
 
 use std::collections::BTreeSet;
@@ -29,7 +30,7 @@ use tenant::{Announcing, Tenant, TenantPlan, Worker};
 /// What a fleet is to be like.
 #[derive(Clone, Debug)]
 pub struct FleetPlan {
-    /// Members of the etcd cluster.
+    /// Members of the etcd cluster; 0: there is none, and a single router keeps its own store.
     pub etcd: usize,
     /// Routers.
     pub routers: usize,
@@ -75,8 +76,8 @@ pub struct Fleet {
     pub tenants: Vec<Tenant>,
     /// The routers.
     pub routers: Vec<Door>,
-    /// The store.
-    pub etcd: Cluster,
+    /// The store, unless it is in the router.
+    pub etcd: Option<Cluster>,
     /// Hosts of the store's members.
     pub etcd_hosts: Vec<Host>,
     /// Where clients and operators are.
@@ -127,13 +128,16 @@ impl Fleet {
             .write(&home.join("certs"), "wildcard")?;
         folder::write(&home.join("ca.pem"), ca.pem())?;
         let places: Vec<Place> = etcd_hosts.iter().map(Place::on).collect();
-        let etcd = Cluster::start(home, &places)?;
+        let etcd = match plan.etcd {
+            0 => None,
+            _ => Some(Cluster::start(home, &places)?),
+        };
         let identity = ca.issue_client("spiffe://gatehouse/operator/drill")?;
         let operator = TlsClient::with_identity(&ca, &identity, &["http/1.1"])?;
         let mut routers = Vec::new();
         for (number, host) in router_hosts.into_iter().enumerate() {
             let clock = plan.router_clocks.get(number).copied();
-            let mut door = Door::new(host, clock, home, &ca, &etcd)?;
+            let mut door = Door::new(host, clock, home, &ca, etcd.as_ref())?;
             door.start()?;
             routers.push(door);
         }
@@ -225,6 +229,16 @@ impl Fleet {
             token: Some(self.tenants[tenant].token.clone()),
             ..self.operator(router)
         }
+    }
+
+    /// The etcd cluster.
+    ///
+    /// # Panics
+    /// If the fleet has none.
+    pub fn cluster(&mut self) -> &mut Cluster {
+        self.etcd
+            .as_mut()
+            .expect("this fleet was planned with etcd")
     }
 
     /// Waits until every router that runs forwards each tenant's requests to all of its workers,

@@ -40,6 +40,15 @@ static ROWS: Mutex<Rows> = Mutex::new(Rows::new(
     ],
 ));
 
+/// One router that keeps its own store.
+fn alone() -> FleetPlan {
+    FleetPlan {
+        etcd: 0,
+        routers: 1,
+        ..FleetPlan::default()
+    }
+}
+
 /// A fleet under load, and what is seen meanwhile.
 struct Drill {
     name: &'static str,
@@ -168,11 +177,11 @@ fn seconds(duration: Duration) -> String {
 #[test]
 fn the_leader_of_etcd_is_killed() {
     let mut drill = Drill::begin("the leader of etcd is killed", &FleetPlan::default());
-    let leader = drill.fleet.etcd.leader().unwrap();
+    let leader = drill.fleet.cluster().leader().unwrap();
     let since = Instant::now();
-    drill.fleet.etcd.kill(leader);
+    drill.fleet.cluster().kill(leader);
     // The next one takes changes, and every router hears of them.
-    drill.fleet.etcd.leader().unwrap();
+    drill.fleet.cluster().leader().unwrap();
     wait::until_true("a change to be taken", || {
         (0..3).all(|router| matches!(drill.put(router).0, 200 | 201))
     })
@@ -184,8 +193,8 @@ fn the_leader_of_etcd_is_killed() {
     drill.fleet.wait_for_endpoints(0, &without).unwrap();
     drill.announce(0, 1);
     drill.fleet.wait_for_everybody().unwrap();
-    drill.fleet.etcd.restart(leader).unwrap();
-    drill.fleet.etcd.wait_healthy().unwrap();
+    drill.fleet.cluster().restart(leader).unwrap();
+    drill.fleet.cluster().wait_healthy().unwrap();
     drill.hold(drill.fleet.ttl * 2);
     let count = drill.end();
     assert_eq!(count.failed_posts, Vec::<String>::new());
@@ -198,10 +207,10 @@ fn the_majority_of_etcd_is_gone_and_comes_back() {
         "two of three members of etcd are gone",
         &FleetPlan::default(),
     );
-    let leader = drill.fleet.etcd.leader().unwrap();
+    let leader = drill.fleet.cluster().leader().unwrap();
     let gone = [leader, (leader + 1) % 3];
     for member in gone {
-        drill.fleet.etcd.kill(member);
+        drill.fleet.cluster().kill(member);
     }
     for router in 0..3 {
         drill.wait_until_connected(router, false);
@@ -212,9 +221,9 @@ fn the_majority_of_etcd_is_gone_and_comes_back() {
     drill.hold(drill.fleet.ttl * 2);
     let since = Instant::now();
     for member in gone {
-        drill.fleet.etcd.restart(member).unwrap();
+        drill.fleet.cluster().restart(member).unwrap();
     }
-    drill.fleet.etcd.wait_healthy().unwrap();
+    drill.fleet.cluster().wait_healthy().unwrap();
     wait::until_true("changes to be taken", || {
         (0..3).all(|router| matches!(drill.put(router).0, 200 | 201))
     })
@@ -295,8 +304,22 @@ fn a_router_is_cut_off_from_etcd_and_restarted_meanwhile() {
 
 #[test]
 fn a_registrar_is_killed_and_another_is_paused() {
-    let plan = FleetPlan::default();
-    let mut drill = Drill::begin("a registrar is killed, another paused", &plan);
+    registrars_fail(
+        "a registrar is killed, another paused",
+        &FleetPlan::default(),
+    );
+}
+
+#[test]
+fn a_registrar_of_a_single_router_is_killed_and_another_is_paused() {
+    registrars_fail(
+        "single router: a registrar is killed, another paused",
+        &alone(),
+    );
+}
+
+fn registrars_fail(name: &'static str, plan: &FleetPlan) {
+    let mut drill = Drill::begin(name, plan);
     // Renewed last up to `renew` before the end, so it leaves that much earlier at most.
     let times = (plan.ttl - plan.renew - LATE)..=(plan.ttl + LATE + SLOW);
     let since = Instant::now();
@@ -390,11 +413,19 @@ fn clocks_are_days_apart_and_jump() {
 
 #[test]
 fn two_tenants_claim_one_name() {
-    let mut plan = FleetPlan::default();
+    a_rival_comes("two tenants claim one name", FleetPlan::default());
+}
+
+#[test]
+fn two_tenants_of_a_single_router_claim_one_name() {
+    a_rival_comes("single router: two tenants claim one name", alone());
+}
+
+fn a_rival_comes(name: &'static str, mut plan: FleetPlan) {
     // The operator let both use it: who comes first has it.
     plan.tenants.truncate(1);
     plan.tenants[0].shared_zone = true;
-    let mut drill = Drill::begin("two tenants claim one name", &plan);
+    let mut drill = Drill::begin(name, &plan);
     let rival = TenantPlan {
         name: "rival",
         shared_zone: true,
@@ -403,7 +434,7 @@ fn two_tenants_claim_one_name() {
     let rule = rival.rule;
     drill.fleet.add_tenant(&rival, &plan).unwrap();
     let endpoint = drill.fleet.tenants[1].workers[0].endpoint();
-    for router in 0..3 {
+    for router in 0..drill.fleet.routers.len() {
         let caller = drill.fleet.caller(1, router);
         let claim = json!({"ttl": 60, "routes": [{"host": rule, "endpoint": endpoint}]});
         let answer = caller

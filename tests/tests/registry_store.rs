@@ -15,7 +15,7 @@ use harness::folder::Folder;
 use harness::process::Process;
 use harness::wait;
 use nix::sys::signal::Signal;
-use registry_suite::{done, leased, next, puts, soon};
+use registry_suite::{Follow, done, leased, puts, soon};
 use router::registry::store::embedded::{Embedded, FILE_NAME};
 use router::registry::store::{Event, Revision, Store, StoreError};
 
@@ -59,12 +59,13 @@ async fn what_was_committed_is_there_after_a_restart_and_the_past_is_not() {
 
     let store = open(folder.path()).await;
     assert_eq!(store.list().await.unwrap(), before);
-    let mut resumed = store.watch(second).await.unwrap();
+    let mut resumed = Follow::after(&store, second).await;
     let mut too_old = store.watch(first).await.unwrap();
     assert_eq!(soon(too_old.next()).await, Err(StoreError::Compacted));
     let third = done(&store, &puts(&[("c", "3")])).await;
     assert_eq!(third, Revision(second.0 + 1));
-    assert_eq!(next(&mut resumed).await.revision, third);
+    resumed.next(1).await;
+    assert_eq!(resumed.revision, third);
 }
 
 #[tokio::test]
@@ -79,9 +80,8 @@ async fn a_lease_gets_its_full_time_again_after_a_restart() {
 
     let reopened = Instant::now();
     let store = open(folder.path()).await;
-    let mut watch = store.watch(written).await.unwrap();
-    let ended = next(&mut watch).await;
-    assert_eq!(ended.events, [Event::Delete("a".into())]);
+    let mut follow = Follow::after(&store, written).await;
+    assert_eq!(follow.next(1).await, [Event::Delete("a".into())]);
     let took = reopened.elapsed();
     assert!(
         took >= TTL && took < TTL + Duration::from_millis(1_500),
@@ -101,17 +101,17 @@ async fn a_lease_ends_within_half_a_second_of_its_time() {
     let store = open(folder.path()).await;
     let mut expected = BTreeMap::new();
     let start = store.list().await.unwrap().revision;
-    let mut watch = store.watch(start).await.unwrap();
+    let mut follow = Follow::after(&store, start).await;
     for number in 0..50_u64 {
         let ttl = Duration::from_millis(500 + number * 37 % 50 * 30);
         let (key, granted) = (format!("{number:02}"), Instant::now());
         let lease = store.grant(ttl).await.unwrap();
         done(&store, &leased(&[&key], lease)).await;
-        next(&mut watch).await;
+        follow.next(1).await;
         expected.insert(key, granted + ttl);
     }
     while !expected.is_empty() {
-        for event in next(&mut watch).await.events {
+        for event in follow.next(1).await {
             let Event::Delete(key) = event else {
                 panic!("{event:?}")
             };

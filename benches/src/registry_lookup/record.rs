@@ -1,13 +1,10 @@
-//! What a run measured, as it goes into registry-lookup.json: nothing in here is computed.
+//! What a run measured, as it goes into registry.json: nothing in here is computed.
 
 use serde::{Deserialize, Serialize};
-
-use crate::machine::Machine;
 
 /// One run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
-    pub(crate) machine: Machine,
     pub(crate) settings: Settings,
     pub(crate) memory: Vec<Memory>,
     pub(crate) measured: Vec<Measured>,

@@ -52,7 +52,7 @@ pub async fn check(check: &Check, endpoint: SocketAddr) -> Result<(), CheckError
     let attempt = async {
         match &check.probe {
             Probe::Tcp { address } => tcp(address.unwrap_or(endpoint)).await,
-            Probe::Http { url } => http::get(url).await,
+            Probe::Http { url } => http::get(url, limit).await,
             Probe::Script { command } => script::run(command).await,
         }
     };

@@ -9,6 +9,14 @@
 //! `state` decides, with `health` and `schedule`; `daemon` ties the rest to it.
 
 pub mod check;
+pub mod daemon;
 pub mod health;
+pub mod load;
+pub mod once;
+pub mod outcome;
+pub mod registries;
 pub mod schedule;
 pub mod state;
+pub mod tell;
+#[cfg(test)]
+mod tests;

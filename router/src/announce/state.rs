@@ -9,14 +9,15 @@ mod routes;
 mod simulation;
 #[cfg(test)]
 mod tests;
+mod types;
 
 use std::time::{Duration, Instant};
 
 use super::schedule::{LONGEST_CALL, jittered, pause, share};
-use crate::registry::api::types::Announcement;
 
 pub use routes::{Refusal, RouteState, Wanted};
 use routes::{Routes, Set};
+pub use types::{Action, Call, Note, Outcome, Settings};
 
 /// How long results of checks are gathered at the start, so that the first announcement carries
 /// everything that is healthy; and changes after an announcement: the first is announced at once.
@@ -28,104 +29,6 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const CONFIRM: Duration = Duration::from_secs(5);
 /// How long to stay away from a registry that is asked too often, if it does not say.
 const BUSY: Duration = Duration::from_secs(1);
-
-/// How often, for how long, and to how many registries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// How long an announcement holds without renewal.
-    pub ttl: Duration,
-    /// How often it is renewed.
-    pub renew: Duration,
-    /// How many registries there are; at least one.
-    pub registries: usize,
-}
-
-/// What to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Call a registry.
-    Call(Call),
-    /// Give up the call that is under way.
-    Abandon,
-    /// Nothing, until then or until something happens.
-    Wait(Option<Instant>),
-}
-
-/// A call of a registry.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Call {
-    /// Which, as a place in the list of them.
-    pub registry: usize,
-    /// How long it may take.
-    pub deadline: Duration,
-    /// What is announced; `None` withdraws everything.
-    pub announcement: Option<Announcement>,
-}
-
-/// What came of a call.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It was done.
-    Accepted,
-    /// The registry refuses what is announced; another would, too.
-    Refused(Refusal),
-    /// The registry refuses the caller; another may not.
-    Unwelcome(Refusal),
-    /// The credential has asked too often.
-    Busy(Option<Duration>),
-    /// It failed; whether it was done is not known.
-    Failed {
-        /// Why, for people.
-        error: String,
-        /// When to try again.
-        retry_after: Option<Duration>,
-        /// Whether another registry may do better.
-        elsewhere: bool,
-    },
-}
-
-/// Something to tell of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Note {
-    /// Other routes are announced than before, or the same after some trouble.
-    Announced {
-        /// How many.
-        routes: usize,
-        /// By which registry.
-        registry: usize,
-    },
-    /// The same routes were announced once more.
-    Renewed {
-        /// By which registry.
-        registry: usize,
-    },
-    /// Nothing is announced any more.
-    Withdrawn {
-        /// By which registry.
-        registry: usize,
-    },
-    /// A route is left out, or left out for another reason than before.
-    LeftOut {
-        /// Its host rule.
-        host: String,
-        /// Why.
-        refusal: Refusal,
-    },
-    /// The whole announcement is refused, or refused for another reason than before.
-    Refused {
-        /// By which registry.
-        registry: usize,
-        /// Why.
-        refusal: Refusal,
-    },
-    /// A registry does not do what it is asked, or does not for another reason than before.
-    Failing {
-        /// Which registry.
-        registry: usize,
-        /// Why.
-        error: String,
-    },
-}
 
 /// See the module.
 #[derive(Debug)]
@@ -142,6 +45,8 @@ pub struct State {
     renew_at: Option<Instant>,
     /// A call was given up, or has failed in a way that leaves open whether it was done.
     uncertain: bool,
+    /// Renewals in a row that were none for the registry.
+    changed_by_others: u32,
     /// The registry that works, as far as is known.
     registry: usize,
     flight: Option<Flight>,
@@ -193,6 +98,7 @@ impl State {
             alive_until: None,
             renew_at: None,
             uncertain: false,
+            changed_by_others: 0,
             registry: 0,
             flight: None,
             round: Round::default(),
@@ -210,6 +116,7 @@ impl State {
         let before = std::mem::replace(self, Self::new(settings, wanted, now));
         self.accepted = self.routes.take_over(&before.routes, &before.accepted);
         self.alive_until = before.alive_until;
+        self.registry = before.registry.min(settings.registries - 1);
         self.uncertain = before.uncertain || before.flight.is_some();
     }
 
@@ -303,7 +210,7 @@ impl State {
         };
         let pace = jittered(self.settings.renew, random);
         match outcome {
-            Outcome::Accepted => vec![self.accept(flight, pace)],
+            Outcome::Accepted { renewed } => self.accept(flight, renewed, pace),
             Outcome::Refused(refusal) => self.leave_out(flight, refusal, now, pace),
             Outcome::Unwelcome(refusal) => {
                 self.round.unwelcome = true;
@@ -337,7 +244,7 @@ impl State {
         }
     }
 
-    fn accept(&mut self, flight: Flight, pace: Duration) -> Note {
+    fn accept(&mut self, flight: Flight, renewed: bool, pace: Duration) -> Vec<Note> {
         let Flight {
             begun,
             registry,
@@ -357,17 +264,26 @@ impl State {
         if routes == 0 {
             self.alive_until = None;
             self.renew_at = uncertain.then(|| begun + CONFIRM);
-            return Note::Withdrawn { registry };
+            return vec![Note::Withdrawn { registry }];
         }
         // From the beginning of the call: when the registry began to count is not known.
         self.alive_until = Some(begun + self.settings.ttl);
         let pace = if uncertain { pace.min(CONFIRM) } else { pace };
         self.renew_at = Some(begun + pace);
-        if new || recovered {
+        self.changed_by_others = match renewed || new || recovered || uncertain {
+            true => 0,
+            false => self.changed_by_others.saturating_add(1),
+        };
+        let mut notes = vec![if new || recovered {
             Note::Announced { routes, registry }
         } else {
             Note::Renewed { registry }
+        }];
+        // Once it may be an operator's doing: a zone that was taken back and given again.
+        if self.changed_by_others == 2 {
+            notes.push(Note::Contended);
         }
+        notes
     }
 
     /// The registry refuses what was announced: goes on without what is to blame.
@@ -473,7 +389,6 @@ impl State {
     }
 
     /// Routes that are announced as far as is known, unless their time has run out.
-    #[must_use]
     pub fn held(&self, now: Instant) -> impl Iterator<Item = usize> {
         let alive = self.remaining(now).is_some();
         let held = self.held.as_ref().filter(|_| alive);

@@ -1,9 +1,12 @@
 //! The command line: what can be asked of the `router` program.
 
+mod announce;
 mod check;
 mod explain;
+mod registry;
 mod routes;
 mod run;
+mod table;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,10 +14,14 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use daemon::output;
 
+use crate::control::build::Built;
+
 /// Everything went well.
 const OK: u8 = 0;
-/// The files are refused, or the router failed. clap itself ends with 2 on bad usage.
+/// The files are refused, or the router failed.
 const FAILED: u8 = 1;
+/// Wrong usage; clap itself ends with the same.
+const USAGE: u8 = 2;
 
 const ABOUT: &str = "\
 The HTTPS edge of many tenant clusters: ends TLS, finds the owner of each request's host, forwards \
@@ -45,6 +52,10 @@ Examples:
       Serve. SIGHUP or a changed file reloads, SIGTERM drains.
   router explain https://shop.acme.example.org/cart --config router.yaml
       Which certificate, which rule, which endpoints, which fields, and why.
+  router announce --config registrar.yaml
+      On an instance: announce its routes to the route registry while they are healthy.
+  router registry route list
+      Ask the route registry; `router registry --help` teaches how.
 
 Exit codes: 0 well, 1 refused or failed, 2 wrong usage.";
 
@@ -82,6 +93,14 @@ enum Command {
     ///
     /// Calls the same functions as the running router. Without a scheme the URL is https.
     Explain(explain::ExplainArgs),
+    /// Announce an instance's routes to the route registry while they are healthy: the registrar
+    ///
+    /// Checks each route, announces at once what is healthy, renews it, withdraws at once what is not.
+    /// Tries every registry. Reloads on SIGHUP and when a file changes; a file that is refused changes
+    /// nothing and is logged with the reason. SIGTERM and SIGINT withdraw everything.
+    Announce(announce::AnnounceArgs),
+    /// Ask the route registry: routes, instances, tokens, zones
+    Registry(Box<registry::RegistryArgs>),
 }
 
 /// Which configuration.
@@ -90,6 +109,22 @@ struct ConfigArgs {
     /// The configuration; relative paths in it start at its folder
     #[arg(long, short, value_name = "FILE", default_value = "router.yaml")]
     config: PathBuf,
+}
+
+/// Says that a command which reads files has not seen all there is.
+fn mention_registry(built: &Built) {
+    let Some(_) = &built.router.registry else {
+        return;
+    };
+    let ask = match built.router.admin {
+        Some(admin) => {
+            format!("a running router tells of them at http://{admin}/routes and /explain?url=URL")
+        }
+        None => "`router registry route list` tells of them".to_owned(),
+    };
+    output::complain(&format!(
+        "note: routes of the registry are not among these; {ask}\n"
+    ));
 }
 
 /// Runs the command line of this process.
@@ -101,12 +136,18 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::check(&args),
         Command::Routes(args) => routes::routes(&args),
         Command::Explain(args) => explain::explain(&args),
+        Command::Announce(args) => announce::announce(&args),
+        Command::Registry(args) => registry::registry(&args),
     };
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             output::complain(&format!("router: {error:#}\n"));
-            ExitCode::from(FAILED)
+            ExitCode::from(if error.is::<registry::WrongUsage>() {
+                USAGE
+            } else {
+                FAILED
+            })
         }
     }
 }
@@ -129,6 +170,28 @@ mod tests {
             &["router", "explain"],
             &["router", "run", "--log-format", "xml"],
             &["router", "explain", "a.example", "--client", "here"],
+            &["router", "announce", "--json"],
+            &["router", "registry", "route"],
+            &["router", "registry", "route", "get", "a..b"],
+            &["router", "registry", "route", "add", "a.example.org"],
+            &[
+                "router",
+                "registry",
+                "route",
+                "list",
+                "--registry",
+                "http://a",
+            ],
+            &["router", "registry", "token", "create"],
+            &["router", "registry", "token", "create", "--operator", "me"],
+            &[
+                "router",
+                "registry",
+                "zone",
+                "add",
+                "acme",
+                "*.a.example.org",
+            ],
         ] {
             let error = Cli::try_parse_from(line).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line:?}");
@@ -143,15 +206,17 @@ mod tests {
 
     #[test]
     fn the_examples_of_help_parse() {
-        let lines = EXAMPLES
-            .lines()
+        let lines = [EXAMPLES, registry::EXAMPLES]
+            .into_iter()
+            .flat_map(str::lines)
             .filter_map(|line| line.strip_prefix("  router "));
         let mut count = 0;
         for line in lines {
-            let words = std::iter::once("router").chain(line.split(' '));
-            Cli::try_parse_from(words).unwrap();
+            // No word of them holds a blank.
+            let words = line.split(' ').map(|word| word.trim_matches('\''));
+            Cli::try_parse_from(std::iter::once("router").chain(words)).unwrap();
             count += 1;
         }
-        assert_eq!(count, 3);
+        assert_eq!(count, 13);
     }
 }

@@ -5,7 +5,8 @@ use std::time::SystemTime;
 use clap::Args;
 use daemon::output;
 
-use super::{ConfigArgs, FAILED, OK};
+use super::table::table;
+use super::{ConfigArgs, FAILED, OK, mention_registry};
 use crate::control::build::build_once;
 use crate::control::listing::{self, ListedRoute};
 
@@ -39,12 +40,13 @@ pub(super) fn routes(args: &RoutesArgs) -> anyhow::Result<u8> {
     output::print(&if args.json {
         serde_json::to_string_pretty(&routes)? + "\n"
     } else {
-        table(&routes)
+        listed(&routes)
     })?;
+    mention_registry(&built);
     Ok(OK)
 }
 
-fn table(routes: &[ListedRoute]) -> String {
+fn listed(routes: &[ListedRoute]) -> String {
     let head = [
         "HOST",
         "TENANT",
@@ -53,25 +55,7 @@ fn table(routes: &[ListedRoute]) -> String {
         "ENDPOINTS",
         "FROM",
     ];
-    let rows: Vec<[String; 6]> = std::iter::once(head.map(str::to_owned))
-        .chain(routes.iter().map(row))
-        .collect();
-    let mut widths = [0; 6];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut text = String::new();
-    for row in &rows {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(widths) {
-            line.push_str(&format!("{cell:<width$}  "));
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
+    table(head, routes.iter().map(row))
 }
 
 fn row(route: &ListedRoute) -> [String; 6] {
@@ -108,7 +92,7 @@ mod tests {
             file: Some("routes.d/acme.yaml".into()),
             line: Some(6),
         };
-        let text = table(&[
+        let text = listed(&[
             route("a.example.org", true),
             route("*.longer.example.org", false),
         ]);

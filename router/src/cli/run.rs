@@ -19,6 +19,8 @@ use crate::control::watch::watch;
 use crate::control::{Control, drop_superseded};
 use crate::observe::logging;
 use crate::observe::metrics::Registry;
+use crate::registry;
+use crate::upstream::health;
 use crate::worker::{self, Drain};
 
 #[derive(Debug, Args)]
@@ -55,8 +57,8 @@ fn raise_descriptor_limit() {
 
 fn serve(args: &RunArgs, logs: &logging::Logs) -> anyhow::Result<u8> {
     raise_descriptor_limit();
-    let registry = Arc::new(Registry::new(SystemTime::now()));
-    let control = match Control::start(&args.config.config, Arc::clone(&registry)) {
+    let metrics = Arc::new(Registry::new(SystemTime::now()));
+    let control = match Control::start(&args.config.config, Arc::clone(&metrics)) {
         Ok(control) => Arc::new(control),
         Err(errors) => {
             output::complain(&errors.report());
@@ -71,7 +73,14 @@ fn serve(args: &RunArgs, logs: &logging::Logs) -> anyhow::Result<u8> {
             Some(page::bind(address).with_context(what)?)
         }
     };
-    let workers = worker::start(control.published(), config, &registry, &logs.sender())?;
+    let (orders, checking) = health::checks(Arc::clone(&metrics));
+    control.report_checks_to(orders);
+    // Before anybody is served: who asks at once is not to be told that there is no such route.
+    let routes = match &config.registry {
+        None => None,
+        Some(section) => Some(registry::start::follow(section, &control, &metrics)?),
+    };
+    let workers = worker::start(control.published(), config, &metrics, &logs.sender())?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         http = ?config.http.addresses,
@@ -80,25 +89,36 @@ fn serve(args: &RunArgs, logs: &logging::Logs) -> anyhow::Result<u8> {
         "started"
     );
     let drain = workers.drain();
+    let api = match (&config.registry, &routes) {
+        (Some(section), Some(routes)) => {
+            registry::start::serve(section, routes, &control, &metrics, &drain)?
+        }
+        _ => None,
+    };
     let admin = Admin {
         control: Arc::clone(&control),
-        registry,
+        registry: metrics,
+        routes,
     };
     // Ends with the process: it holds nothing that has to be put away.
     std::thread::Builder::new()
         .name("control".to_owned())
-        .spawn(move || control_thread(control, listener, admin, drain))
+        .spawn(move || control_thread(control, listener, admin, checking, drain))
         .context("cannot start the control thread")?;
     workers.join().context("a worker failed")?;
+    if let Some(api) = api {
+        api.join()?;
+    }
     tracing::info!("stopped");
     Ok(OK)
 }
 
-/// The control runtime: signals, file changes, the admin page.
+/// The control runtime: signals, file changes, the admin page, checks of endpoints.
 fn control_thread(
     control: Arc<Control>,
     listener: Option<std::net::TcpListener>,
     admin: Admin,
+    checking: impl Future<Output = ()> + Send + 'static,
     drain: Drain,
 ) {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -121,6 +141,7 @@ fn control_thread(
             Err(error) => tracing::error!(%error, "reloading does not work"),
         }
         drop(tokio::spawn(drop_superseded(Arc::clone(&control))));
+        drop(tokio::spawn(checking));
         if let Some(listener) = listener {
             let serving = page::serve(listener, move |request| admin.respond(request));
             tokio::spawn(async move {

@@ -9,7 +9,7 @@
 
 use std::hash::BuildHasher;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use config::route::UpstreamProtocol;
 use foldhash::fast::RandomState;
@@ -160,6 +160,7 @@ impl Interner {
             name: Arc::clone(name),
             protocol,
             endpoints,
+            unhealthy: OnceLock::new(),
             retired: Retired::default(),
         });
         let made = Arc::clone(&value);

@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use config::ConfigErrors;
 use config::route::HostMatch;
 use config::router::RouterConfig;
+use tokio::sync::mpsc::UnboundedSender;
 
 use super::build::{self, Merged, Previous, Read};
 use super::change::needs_restart;
@@ -21,6 +22,7 @@ use super::superseded::Superseded;
 use crate::observe::metrics::{Registry, RegistrySize};
 use crate::snapshot::Snapshot;
 use crate::tls::SharedTickets;
+use crate::upstream::health::HealthUpdate;
 
 /// Holds the configuration in force and replaces it when asked.
 pub struct Control {
@@ -39,6 +41,8 @@ pub struct Control {
     published_at: ArcSwap<SystemTime>,
     last_load: ArcSwap<LastLoad>,
     draining: AtomicBool,
+    /// Who checks endpoints, if anybody does.
+    health: OnceLock<UnboundedSender<HealthUpdate>>,
 }
 
 /// What the next load is compared with.
@@ -151,6 +155,7 @@ impl Control {
                 outcome: Outcome::Loaded(report),
             }),
             draining: AtomicBool::new(false),
+            health: OnceLock::new(),
         })
     }
 
@@ -224,7 +229,9 @@ impl Control {
             outcome: EditOutcome::default(),
         };
         registry.apply(&update, &mut edit);
-        let Edit { table, outcome, .. } = edit;
+        let Edit {
+            table, mut outcome, ..
+        } = edit;
         if outcome.changed {
             let snapshot = Snapshot {
                 generation: snapshot.generation + 1,
@@ -236,10 +243,25 @@ impl Control {
         }
         state.release(&outcome.released);
         let size = state.registry_size();
-        // After the publication and under the lock, so that numbers do not overtake one another.
+        // After the publication and under the lock, so that numbers do not overtake one another,
+        // nor orders.
         self.metrics.control.registry_applied(outcome.changes, size);
+        if let Some(health) = self.health.get() {
+            for order in outcome.health.drain(..) {
+                // Nobody checks any more while the process ends.
+                let _ = health.send(order);
+            }
+        }
         drop(state);
         log::registry(&outcome, &size, begun.elapsed());
+    }
+
+    /// From now on, whoever receives this checks the endpoints of routes that ask for it (see
+    /// [`health::checks`](crate::upstream::health::checks)). To be called once, and before routes of
+    /// the registry are applied.
+    pub fn report_checks_to(&self, health: UnboundedSender<HealthUpdate>) {
+        let first = self.health.set(health).is_ok();
+        debug_assert!(first, "endpoints are checked once");
     }
 
     /// Why a tenant's route, which may be `shared`, would be left out of force beside the files;

@@ -20,6 +20,7 @@ use crate::registry::route::{RegistryEndpoint, RegistryRoute, RouteChange};
 use crate::route::{Origin, RouteTable, RouteTarget};
 use crate::tls::{Trust, UpstreamTlsError};
 use crate::upstream::Upstream;
+use crate::upstream::health::{CheckedRoute, HealthUpdate, Unhealthy};
 
 /// What the registry says.
 #[derive(Clone, Debug)]
@@ -63,7 +64,7 @@ pub struct UnusableEndpoint {
 
 /// What is known of the registry's routes beside the table that has those in force.
 pub(super) struct RegistryRules {
-    /// What all upstreams of registry routes are called in logs and explanations.
+    /// What upstreams of registry routes are called in logs and explanations.
     upstream_name: Arc<str>,
     in_force: usize,
     left_out: HashMap<HostMatch, Kept>,
@@ -99,6 +100,9 @@ pub(super) struct EditOutcome {
     pub(super) left_out: Vec<LeftOut>,
     /// Routes that were left out and are in force now.
     pub(super) back: Vec<HostMatch>,
+    /// What is to be checked from now on, or no longer. Routes that a file leaves no room for are
+    /// checked all the same: their state is known when there is room.
+    pub(super) health: Vec<HealthUpdate>,
 }
 
 impl RegistryRules {
@@ -226,6 +230,7 @@ impl RegistryRules {
                 edit.remove(host);
                 self.in_force -= 1;
             }
+            edit.outcome.check_no_longer(before.as_deref());
             edit.outcome.released.extend(before.map(released));
             self.partial.remove(host);
             let told = LeftOut {
@@ -236,6 +241,10 @@ impl RegistryRules {
             return self.keep(told, None, edit);
         }
         let target = edit.target(route, &endpoints, &self.upstream_name, before.as_ref());
+        match &route.check {
+            Some(check) => edit.outcome.check(&target, check),
+            None => edit.outcome.check_no_longer(before.as_deref()),
+        }
         let same = |it: &Arc<RouteTarget>| Arc::ptr_eq(it, &target);
         if let Some(before) = before.as_ref().filter(|it| !same(it)) {
             edit.outcome.released.push(Arc::clone(&before.upstream));
@@ -269,6 +278,7 @@ impl RegistryRules {
         let kept = self.left_out.remove(host);
         edit.outcome.changes += u64::from(in_force.is_some() || kept.is_some());
         let target = in_force.or_else(|| kept.and_then(|it| it.target));
+        edit.outcome.check_no_longer(target.as_deref());
         edit.outcome.released.extend(target.map(released));
     }
 
@@ -328,6 +338,28 @@ impl Default for RegistryRules {
     }
 }
 
+impl EditOutcome {
+    fn check(&mut self, target: &RouteTarget, check: &record::Check) {
+        let upstream = &target.upstream;
+        let count = upstream.endpoints.len();
+        let unhealthy = upstream
+            .unhealthy
+            .get_or_init(|| Arc::new(Unhealthy::new(count)));
+        self.health.push(HealthUpdate::Set(CheckedRoute {
+            host: target.host.clone(),
+            endpoints: upstream.endpoints.clone(),
+            unhealthy: Arc::clone(unhealthy),
+            check: check.clone(),
+        }));
+    }
+
+    fn check_no_longer(&mut self, before: Option<&RouteTarget>) {
+        if let Some(before) = before.filter(|it| it.upstream.unhealthy.get().is_some()) {
+            self.health.push(HealthUpdate::Gone(before.host.clone()));
+        }
+    }
+}
+
 impl Edit<'_> {
     /// The registry's route in the table under a rule.
     fn in_force(&self, host: &HostMatch) -> Option<Arc<RouteTarget>> {
@@ -379,6 +411,9 @@ impl Edit<'_> {
         name: &Arc<str>,
         before: Option<&Arc<RouteTarget>>,
     ) -> Arc<RouteTarget> {
+        // What the checks of one route say is not said of another's, so it has its own upstream.
+        let own = route.check.as_ref().map(|_| registry_upstream(&route.host));
+        let name = own.as_ref().unwrap_or(name);
         let upstream = self
             .interner
             .upstream(&route.tenant, name, route.protocol, endpoints);
@@ -420,6 +455,11 @@ impl fmt::Display for LeftOutReason {
         }
         Ok(())
     }
+}
+
+/// What the upstream of a route is called that routers check.
+fn registry_upstream(host: &HostMatch) -> Arc<str> {
+    format!("registry:{host}").into()
 }
 
 fn released(target: Arc<RouteTarget>) -> Arc<Upstream> {

@@ -1,5 +1,6 @@
 //! Loading, interning, publishing and watching, with real files.
 
+mod checks;
 mod registry;
 mod registry_beside_files;
 

@@ -18,11 +18,11 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::memory::Memory;
+use super::memory::{Keeper, Memory};
 use super::record::TicketSecrets;
 use super::route::RouteChange;
 use super::shared::RouteRegistry;
-use super::store::{Batch, StoreError};
+use super::store::{Batch, Revision, StoreError};
 use super::view::{Changes, HostKey};
 use crate::control::RegistryUpdate;
 
@@ -30,9 +30,6 @@ use crate::control::RegistryUpdate;
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// Batches that wait to be taken in.
 const BATCHES: usize = 256;
-/// How often what is known is written down, at most; it also waits for twenty times what the last
-/// writing took.
-const WRITTEN_EVERY: Duration = Duration::from_secs(5);
 
 /// Where the follower's findings go.
 pub trait Publish: Send + 'static {
@@ -42,6 +39,8 @@ pub trait Publish: Send + 'static {
     fn tickets(&mut self, secrets: Option<&TicketSecrets>, fresh: bool);
     /// The store can be reached or not.
     fn reachable(&mut self, reachable: bool);
+    /// Everything up to this revision was taken in.
+    fn followed(&mut self, revision: Revision);
 }
 
 /// Follows the store until the runtime ends.
@@ -49,14 +48,12 @@ pub struct Follower<P> {
     registry: Arc<RouteRegistry>,
     publish: P,
     window: Duration,
-    /// Where the last known routes are kept; the embedded store needs none.
-    memory: Option<Memory>,
+    /// Writes down the last known routes; the embedded store needs nobody to.
+    keeper: Option<Arc<Keeper>>,
     pending: BTreeSet<HostKey>,
     published_at: Option<Instant>,
     /// Whether routes were published at all; the first time it is all of them.
     begun: bool,
-    unsaved: bool,
-    save_at: Instant,
 }
 
 impl<P: Publish> Follower<P> {
@@ -71,19 +68,17 @@ impl<P: Publish> Follower<P> {
             registry,
             publish,
             window,
-            memory,
+            keeper: memory.map(|memory| Arc::new(Keeper::new(memory))),
             pending: BTreeSet::new(),
             published_at: None,
             begun: false,
-            unsaved: false,
-            save_at: Instant::now(),
         }
     }
 
     /// Publishes what was known when the router ended last, so that it serves before the store can be
     /// reached, or even if it cannot.
     pub fn recall(&mut self) {
-        let Some(listing) = self.memory.as_ref().and_then(Memory::load) else {
+        let Some(listing) = self.keeper.as_ref().and_then(|it| it.load()) else {
             return;
         };
         let changes = {
@@ -101,6 +96,16 @@ impl<P: Publish> Follower<P> {
 
     /// Follows; never ends.
     pub async fn run(mut self) {
+        let (keeper, registry) = (self.keeper.clone(), Arc::clone(&self.registry));
+        let keeping = async {
+            if let Some(keeper) = keeper {
+                keeper.run(&registry).await;
+            }
+        };
+        tokio::join!(keeping, self.follow());
+    }
+
+    async fn follow(&mut self) {
         let mut pause = PAUSES.0;
         loop {
             let error = match self.registry.store.list().await {
@@ -113,7 +118,7 @@ impl<P: Publish> Follower<P> {
                     self.registry.set_listed();
                     self.take(changes);
                     self.tell_unreadable();
-                    self.registry.announce_progress(revision);
+                    self.progress(revision);
                     self.flush();
                     self.watch().await
                 }
@@ -182,7 +187,6 @@ impl<P: Publish> Follower<P> {
                     None => return StoreError::Unavailable("the watch ended".to_owned()),
                 },
                 () = tokio::time::sleep_until(due), if !self.pending.is_empty() => {}
-                () = tokio::time::sleep_until(self.save_at), if self.unsaved => self.save().await,
             }
             // What is there already belongs together.
             while let Ok(batch) = batches.try_recv() {
@@ -201,7 +205,12 @@ impl<P: Publish> Follower<P> {
         let revision = batch.revision;
         let changes = self.registry.view().apply(batch);
         self.take(changes);
+        self.progress(revision);
+    }
+
+    fn progress(&mut self, revision: Revision) {
         self.registry.announce_progress(revision);
+        self.publish.followed(revision);
     }
 
     fn take(&mut self, changes: Changes) {
@@ -212,7 +221,11 @@ impl<P: Publish> Follower<P> {
             drop(view);
             self.publish.tickets(secrets.as_ref(), fresh);
         }
-        self.unsaved |= changes.tickets || !changes.hosts.is_empty();
+        if (changes.tickets || !changes.hosts.is_empty())
+            && let Some(keeper) = &self.keeper
+        {
+            keeper.changed();
+        }
         self.pending.extend(changes.hosts);
     }
 
@@ -244,6 +257,7 @@ impl<P: Publish> Follower<P> {
             return;
         }
         self.published_at = Some(Instant::now());
+        self.registry.set_published();
     }
 
     fn reached(&mut self) {
@@ -255,7 +269,9 @@ impl<P: Publish> Follower<P> {
 
     fn lost(&mut self, error: &StoreError) {
         // What is pending came from the store and holds whatever became of it since.
-        self.flush();
+        if self.begun {
+            self.flush();
+        }
         if self.registry.set_reachable(false) {
             tracing::warn!(%error, "the route registry is out of reach: the routes that are known stay in force");
             self.publish.reachable(false);
@@ -265,21 +281,11 @@ impl<P: Publish> Follower<P> {
     }
 
     async fn wait(&mut self, pause: &mut Duration) {
-        if self.unsaved {
-            self.save().await;
+        if let Some(keeper) = &self.keeper {
+            keeper.hurry();
         }
         tokio::time::sleep(pause.mul_f64(0.5 + super::change::fraction() / 2.0)).await;
         *pause = (*pause * 2).min(PAUSES.1);
-    }
-
-    async fn save(&mut self) {
-        self.unsaved = false;
-        let Some(memory) = &self.memory else {
-            return;
-        };
-        let begun = Instant::now();
-        memory.save(&self.registry).await;
-        self.save_at = Instant::now() + WRITTEN_EVERY.max(begun.elapsed() * 20);
     }
 
     fn tell_unreadable(&self) {

@@ -21,8 +21,10 @@ pub mod record;
 pub mod route;
 pub mod server;
 pub mod shared;
+pub mod start;
 pub mod store;
 pub mod tickets;
+pub mod turns;
 pub mod view;
 
 #[cfg(test)]

@@ -9,16 +9,20 @@ use tokio::sync::watch;
 use super::auth::TokenSource;
 use super::record::Token;
 use super::store::{Revision, Store};
+use super::turns::Turns;
 use super::view::View;
 
 /// The registry as one router knows it.
 pub struct RouteRegistry {
     /// Where it is kept.
     pub store: Store,
+    /// Whose change is made next.
+    pub turns: Turns,
     view: Mutex<View>,
     followed: watch::Sender<Revision>,
     reachable: AtomicBool,
     listed: AtomicBool,
+    knows_routes: watch::Sender<bool>,
 }
 
 impl RouteRegistry {
@@ -26,10 +30,12 @@ impl RouteRegistry {
     pub fn new(store: Store) -> Self {
         Self {
             store,
+            turns: Turns::default(),
             view: Mutex::default(),
             followed: watch::channel(Revision::default()).0,
             reachable: AtomicBool::new(false),
             listed: AtomicBool::new(false),
+            knows_routes: watch::channel(false).0,
         }
     }
 
@@ -49,6 +55,18 @@ impl RouteRegistry {
         self.followed.subscribe()
     }
 
+    /// Whether routes were published at all, be it those that were known when the router ended last.
+    pub fn knows_routes(&self) -> bool {
+        *self.knows_routes.borrow()
+    }
+
+    /// Waits until routes are published for the first time; false if that took too long.
+    pub async fn has_published(&self, patience: Duration) -> bool {
+        let mut known = self.knows_routes.subscribe();
+        let published = known.wait_for(|known| *known);
+        matches!(tokio::time::timeout(patience, published).await, Ok(Ok(_)))
+    }
+
     /// Waits until the view has come to `revision`; false if that took too long.
     pub async fn has_followed(&self, revision: Revision, patience: Duration) -> bool {
         let mut followed = self.subscribe();
@@ -59,6 +77,11 @@ impl RouteRegistry {
     /// The view has changed, or caught up.
     pub(super) fn announce_progress(&self, revision: Revision) {
         self.followed.send_replace(revision);
+    }
+
+    /// What is known is published.
+    pub(super) fn set_published(&self) {
+        self.knows_routes.send_replace(true);
     }
 
     /// The view holds everything that is in the store, not only what was written down for a restart.

@@ -18,6 +18,7 @@ fn upstream() -> Arc<Upstream> {
         name: "apps".into(),
         protocol: UpstreamProtocol::Http1,
         endpoints: Vec::new(),
+        unhealthy: Default::default(),
         retired: Retired::default(),
     })
 }

@@ -1,13 +1,15 @@
-//! Upstreams and their endpoints as the control plane publishes them: shared, and but for one flag
+//! Upstreams and their endpoints as the control plane publishes them: shared, and but for flags
 //! immutable.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
 use config::route::UpstreamProtocol;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+
+use super::health::Unhealthy;
 
 /// A group of interchangeable endpoints.
 ///
@@ -25,6 +27,8 @@ pub struct Upstream {
     pub protocol: UpstreamProtocol,
     /// At least one.
     pub endpoints: Vec<Arc<Endpoint>>,
+    /// What the router's checks say, once it makes any.
+    pub unhealthy: OnceLock<Arc<Unhealthy>>,
     /// Whether nothing in force leads to it any more.
     pub retired: Retired,
 }
@@ -33,6 +37,12 @@ impl Upstream {
     /// Whether its endpoints are reached by TLS.
     pub fn is_tls(&self) -> bool {
         self.endpoints.iter().any(|endpoint| endpoint.tls.is_some())
+    }
+
+    /// Whether the endpoint of this index fails the router's checks.
+    #[inline]
+    pub fn is_unhealthy(&self, index: usize) -> bool {
+        self.unhealthy.get().is_some_and(|flags| flags.get(index))
     }
 }
 

@@ -205,7 +205,8 @@ impl Pools {
         let random = self.next_random();
         let load = |i: usize, resting: bool| Load {
             active: states[i].active.get(),
-            excluded: tried.has(&states[i]) || (!resting && states[i].rests_until.get() > now),
+            excluded: tried.has(&states[i])
+                || (!resting && (states[i].rests_until.get() > now || upstream.is_unhealthy(i))),
         };
         LeastOfTwo
             .choose(states.len(), |i| load(i, false), random)

@@ -3,14 +3,17 @@
 //! Rules run at the same time, on etcd with a prefix each. Revisions are the whole cluster's, so
 //! none of them may count on the next revision.
 
+use std::cell::Cell;
+use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use router::registry::store::{
-    Batch, Committed, Event, KeyValue, LARGEST_TRANSACTION_BYTES, LeaseId, Listing, MOST_CHANGES,
+    Committed, Event, KeyValue, LARGEST_TRANSACTION_BYTES, LeaseId, Listing, MOST_CHANGES,
     MOST_CONDITIONS, Put, Range, Revision, SHORTEST_TTL, Store, StoreError, Transaction, Watch,
 };
 
@@ -74,7 +77,7 @@ pub(crate) async fn run(mut open: impl AsyncFnMut(&str) -> Store) {
 async fn changes_are_made_together(store: Arc<Store>) {
     let start = store.list().await.unwrap();
     assert_eq!(start.entries, []);
-    let mut watch = store.watch(start.revision).await.unwrap();
+    let mut follow = Follow::after(&store, start.revision).await;
     let first = done(&store, &puts(&[("b", "1"), ("a", "2"), ("old", "3")])).await;
     assert!(first > start.revision);
     let mut second = puts(&[("c", "4"), ("a", "5")]);
@@ -88,20 +91,18 @@ async fn changes_are_made_together(store: Arc<Store>) {
     let c = entry("c", "4", second, second);
     let new_a = entry("a", "5", first, second);
     assert_eq!(
-        next(&mut watch).await,
-        batch(
-            first,
-            [Event::Put(b.clone()), Event::Put(a), Event::Put(old)]
-        )
+        follow.next(3).await,
+        [Event::Put(b.clone()), Event::Put(a), Event::Put(old)]
     );
-    let deleted = Event::Delete("old".into());
     assert_eq!(
-        next(&mut watch).await,
-        batch(
-            second,
-            [Event::Put(c.clone()), Event::Put(new_a.clone()), deleted]
-        )
+        follow.next(3).await,
+        [
+            Event::Put(c.clone()),
+            Event::Put(new_a.clone()),
+            Event::Delete("old".into())
+        ]
     );
+    assert_eq!(follow.revision, second);
     let listing = store.list().await.unwrap();
     assert_eq!(listing.entries, [new_a, b, c]);
     assert!(listing.revision >= second);
@@ -164,7 +165,7 @@ async fn a_key_must_be_there(store: Arc<Store>) {
 
 async fn a_conflict_changes_nothing(store: Arc<Store>) {
     let first = done(&store, &puts(&[("a", "1"), ("b", "1")])).await;
-    let mut watch = store.watch(first).await.unwrap();
+    let mut follow = Follow::after(&store, first).await;
     let before = store.list().await.unwrap().entries;
     let refused = Transaction {
         present: vec!["c".into()],
@@ -173,19 +174,19 @@ async fn a_conflict_changes_nothing(store: Arc<Store>) {
     };
     conflict(&store, &refused).await;
     assert_eq!(store.list().await.unwrap().entries, before);
-    silent(&mut watch).await;
+    follow.silent().await;
 }
 
 async fn nothing_to_do_is_fine(store: Arc<Store>) {
     let first = done(&store, &puts(&[("a", "1")])).await;
-    let mut watch = store.watch(first).await.unwrap();
+    let mut follow = Follow::after(&store, first).await;
     assert!(done(&store, &Transaction::default()).await >= first);
     let delete = Transaction {
         deletes: vec!["b".into()],
         ..Transaction::default()
     };
     assert!(done(&store, &delete).await >= first);
-    silent(&mut watch).await;
+    follow.silent().await;
 }
 
 async fn a_key_knows_its_revisions(store: Arc<Store>) {
@@ -204,7 +205,7 @@ async fn a_key_knows_its_revisions(store: Arc<Store>) {
 
 async fn the_largest_transaction_is_taken(store: Arc<Store>) {
     let start = store.list().await.unwrap().revision;
-    let mut watch = store.watch(start).await.unwrap();
+    let mut follow = Follow::after(&store, start).await;
     let size = LARGEST_TRANSACTION_BYTES / MOST_CHANGES - 100;
     let mut largest = Transaction {
         unchanged: (0..MOST_CONDITIONS)
@@ -220,9 +221,9 @@ async fn the_largest_transaction_is_taken(store: Arc<Store>) {
         });
     }
     let revision = done(&store, &largest).await;
-    let seen = next(&mut watch).await;
-    assert_eq!(seen.revision, revision);
-    let keys = seen.events.iter().map(|event| match event {
+    let seen = follow.next(MOST_CHANGES).await;
+    assert_eq!(follow.revision, revision);
+    let keys = seen.iter().map(|event| match event {
         Event::Put(entry) => (entry.key.as_str(), entry.value.len()),
         Event::Delete(key) => (key.as_str(), 0),
     });
@@ -317,6 +318,35 @@ async fn a_listing_has_everything(store: Arc<Store>) {
     let listing = store.list().await.unwrap();
     assert_eq!(listing.entries.len(), expected.len());
     assert!(listing.entries == expected);
+
+    // As of one revision, while the first and the last key are written together all the time.
+    let stop = Rc::new(Cell::new(false));
+    let (first, last) = (
+        expected[0].key.clone(),
+        expected[expected.len() - 1].key.clone(),
+    );
+    done(&store, &puts(&[(&first, "0"), (&last, "0")])).await;
+    let writer = {
+        let (store, stop) = (Arc::clone(&store), Rc::clone(&stop));
+        tokio::task::spawn_local(async move {
+            let mut number = 0;
+            while !stop.get() {
+                number += 1;
+                let value = number.to_string();
+                done(&store, &puts(&[(&first, &value), (&last, &value)])).await;
+            }
+            number
+        })
+    };
+    for _ in 0..10 {
+        let listing = store.list().await.unwrap();
+        let ends = [&listing.entries[0], &listing.entries[expected.len() - 1]];
+        assert_eq!(ends[0].value, ends[1].value);
+        assert_eq!(ends[0].modified, ends[1].modified);
+        assert!(ends[0].modified <= listing.revision);
+    }
+    stop.set(true);
+    assert!(writer.await.unwrap() > 10);
 }
 
 async fn a_watch_resumes_where_it_was(store: Arc<Store>) {
@@ -324,28 +354,20 @@ async fn a_watch_resumes_where_it_was(store: Arc<Store>) {
     for number in 0..20 {
         revisions.push(done(&store, &puts(&[("key", &number.to_string())])).await);
     }
-    let mut watches = Vec::new();
+    let mut all = Vec::new();
     for place in [0, 7, 18, 19] {
-        let mut watch = store.watch(revisions[place]).await.unwrap();
-        // Several revisions may come at once, but nothing twice, and nothing out of order.
-        let mut seen = place + 1;
-        while seen < revisions.len() {
-            let batch = next(&mut watch).await;
-            for event in &batch.events {
-                assert_eq!(value(event), seen.to_string());
-                seen += 1;
-            }
-            assert_eq!(batch.revision, revisions[seen - 1]);
+        let mut follow = Follow::after(&store, revisions[place]).await;
+        for number in place + 1..revisions.len() {
+            assert_eq!(value(&follow.next(1).await[0]), number.to_string());
         }
-        silent(&mut watch).await;
-        watches.push(watch);
+        follow.silent().await;
+        assert_eq!(follow.revision, revisions[19]);
+        all.push(follow);
     }
     let live = done(&store, &puts(&[("key", "live")])).await;
-    for mut watch in watches {
-        let batch = next(&mut watch).await;
-        assert_eq!(batch.revision, live);
-        let values: Vec<&str> = batch.events.iter().map(value).collect();
-        assert_eq!(values, ["live"]);
+    for mut follow in all {
+        assert_eq!(value(&follow.next(1).await[0]), "live");
+        assert_eq!(follow.revision, live);
     }
 }
 
@@ -383,19 +405,18 @@ async fn a_watch_that_was_interrupted_loses_nothing(store: Arc<Store>) {
 
 async fn a_lease_ends_in_time(store: Arc<Store>) {
     let start = store.list().await.unwrap().revision;
-    let mut watch = store.watch(start).await.unwrap();
+    let mut follow = Follow::after(&store, start).await;
     let granted = Instant::now();
     let lease = store.grant(SHORTEST_TTL).await.unwrap();
     let written = done(&store, &leased(&["b", "a", "c"], lease)).await;
     done(&store, &puts(&[("stays", "x")])).await;
     assert_eq!(list(&store).await[0].lease, Some(lease));
-    next(&mut watch).await;
-    next(&mut watch).await;
-    let ended = next(&mut watch).await;
+    follow.next(3).await;
+    follow.next(1).await;
+    let ended = follow.next(3).await;
     let took = granted.elapsed();
-    assert!(ended.revision > written);
-    let gone = ["a", "b", "c"].map(|key| Event::Delete(key.into()));
-    assert_eq!(ended.events, gone);
+    assert!(follow.revision > written);
+    assert_eq!(ended, ["a", "b", "c"].map(|key| Event::Delete(key.into())));
     // etcd looks for ended leases every 0.5 s, and ours must not be later than that.
     let longest = SHORTEST_TTL + Duration::from_millis(1_500);
     assert!(took >= SHORTEST_TTL && took < longest, "{took:?}");
@@ -405,41 +426,40 @@ async fn a_lease_ends_in_time(store: Arc<Store>) {
 
 async fn a_renewed_lease_lives_on(store: Arc<Store>) {
     let start = store.list().await.unwrap().revision;
-    let mut watch = store.watch(start).await.unwrap();
+    let mut follow = Follow::after(&store, start).await;
     let lease = store.grant(SHORTEST_TTL).await.unwrap();
     done(&store, &leased(&["a"], lease)).await;
-    next(&mut watch).await;
+    follow.next(1).await;
     let mut renewed = Instant::now();
-    for _ in 0..3 {
+    for _ in 0..2 {
         tokio::time::sleep(SHORTEST_TTL * 3 / 5).await;
         renewed = Instant::now();
         store.renew(lease).await.unwrap();
     }
     assert_eq!(list(&store).await.len(), 1);
-    let ended = next(&mut watch).await;
-    assert_eq!(ended.events, [Event::Delete("a".into())]);
+    assert_eq!(follow.next(1).await, [Event::Delete("a".into())]);
     let took = renewed.elapsed();
     assert!(took >= SHORTEST_TTL, "{took:?}");
 }
 
 async fn a_revoked_lease_takes_its_keys_along(store: Arc<Store>) {
     let start = store.list().await.unwrap().revision;
-    let mut watch = store.watch(start).await.unwrap();
+    let mut follow = Follow::after(&store, start).await;
     let lease = store.grant(SHORTEST_TTL * 100).await.unwrap();
     let other = store.grant(SHORTEST_TTL * 100).await.unwrap();
     assert_ne!(lease, other);
     done(&store, &leased(&["b", "a"], lease)).await;
     done(&store, &leased(&["c"], other)).await;
-    next(&mut watch).await;
-    next(&mut watch).await;
+    follow.next(2).await;
+    follow.next(1).await;
     store.revoke(lease).await.unwrap();
     let gone = ["a", "b"].map(|key| Event::Delete(key.into()));
-    assert_eq!(next(&mut watch).await.events, gone);
+    assert_eq!(follow.next(2).await, gone);
     assert_eq!(list(&store).await.len(), 1);
     store.revoke(lease).await.unwrap();
     assert_eq!(store.renew(lease).await, Err(StoreError::LeaseGone));
     store.renew(other).await.unwrap();
-    silent(&mut watch).await;
+    follow.silent().await;
 }
 
 async fn only_what_hangs_on_a_lease_goes_with_it(store: Arc<Store>) {
@@ -461,17 +481,11 @@ async fn only_what_hangs_on_a_lease_goes_with_it(store: Arc<Store>) {
     };
     done(&store, &delete).await;
     let last = done(&store, &puts(&[("again", "")])).await;
-    let mut watch = store.watch(last).await.unwrap();
+    let mut follow = Follow::after(&store, last).await;
     store.revoke(first).await.unwrap();
-    assert_eq!(
-        next(&mut watch).await.events,
-        [Event::Delete("gone".into())]
-    );
+    assert_eq!(follow.next(1).await, [Event::Delete("gone".into())]);
     store.revoke(second).await.unwrap();
-    assert_eq!(
-        next(&mut watch).await.events,
-        [Event::Delete("moved".into())]
-    );
+    assert_eq!(follow.next(1).await, [Event::Delete("moved".into())]);
     let left: Vec<String> = list(&store).await.into_iter().map(|it| it.key).collect();
     assert_eq!(left, ["again", "kept"]);
 }
@@ -505,9 +519,41 @@ async fn conflict(store: &Store, transaction: &Transaction) {
     assert_eq!(result, Committed::Conflict, "{transaction:?}");
 }
 
-/// The next batch, which must come soon.
-pub(crate) async fn next(watch: &mut Watch) -> Batch {
-    soon(watch.next()).await.unwrap()
+/// Follows a store, change by change: several may come in one batch.
+pub(crate) struct Follow {
+    watch: Watch,
+    waiting: VecDeque<Event>,
+    /// Of the last batch.
+    pub(crate) revision: Revision,
+}
+
+impl Follow {
+    pub(crate) async fn after(store: &Store, revision: Revision) -> Self {
+        Self {
+            watch: store.watch(revision).await.unwrap(),
+            waiting: VecDeque::new(),
+            revision,
+        }
+    }
+
+    /// The next `count` events, which belong together: they come soon, and in one batch.
+    pub(crate) async fn next(&mut self, count: usize) -> Vec<Event> {
+        while self.waiting.is_empty() {
+            let batch = soon(self.watch.next()).await.unwrap();
+            assert!(batch.revision > self.revision, "{batch:?}");
+            self.revision = batch.revision;
+            self.waiting.extend(batch.events);
+        }
+        assert!(self.waiting.len() >= count, "{:?}", self.waiting);
+        self.waiting.drain(..count).collect()
+    }
+
+    /// Nothing more comes.
+    async fn silent(&mut self) {
+        assert_eq!(self.waiting, []);
+        let next = tokio::time::timeout(MOMENT, self.watch.next()).await;
+        assert!(next.is_err(), "{next:?}");
+    }
 }
 
 /// Waits for what must come soon.
@@ -515,11 +561,6 @@ pub(crate) async fn soon<T: Debug>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, what)
         .await
         .expect("it comes")
-}
-
-async fn silent(watch: &mut Watch) {
-    let next = tokio::time::timeout(MOMENT, watch.next()).await;
-    assert!(next.is_err(), "{next:?}");
 }
 
 async fn list(store: &Store) -> Vec<KeyValue> {
@@ -560,12 +601,5 @@ fn entry(key: &str, value: &str, created: Revision, modified: Revision) -> KeyVa
         created,
         modified,
         lease: None,
-    }
-}
-
-fn batch(revision: Revision, events: impl IntoIterator<Item = Event>) -> Batch {
-    Batch {
-        revision,
-        events: events.into_iter().collect(),
     }
 }

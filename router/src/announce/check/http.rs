@@ -1,5 +1,7 @@
 //! A GET that must be answered with 200 to 399.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{ACCEPT, CONNECTION, HOST, USER_AGENT};
 use http::{HeaderValue, Request, StatusCode, Uri};
@@ -21,7 +23,7 @@ const HEAD_BYTES: usize = 32 << 10;
 /// With https any certificate will do, as with the kubelet's probes: the question is whether this
 /// host's own server answers, it is asked by an address that its certificate need not name, and
 /// nothing secret is sent. Routers verify endpoints by `tls` of the route, on every connection.
-pub(super) async fn get(url: &str) -> Result<(), CheckError> {
+pub(super) async fn get(url: &str, within: Duration) -> Result<(), CheckError> {
     let odd = |reason: &str| CheckError::Http(format!("{url}: {reason}"));
     let without_fragment = url.split('#').next().unwrap_or(url);
     let uri: Uri = without_fragment.parse().map_err(|_| odd("is no URL"))?;
@@ -42,7 +44,9 @@ pub(super) async fn get(url: &str) -> Result<(), CheckError> {
         .header(CONNECTION, "close")
         .body(Empty::<Bytes>::new())
         .map_err(|error| odd(&error.to_string()))?;
-    let tcp = connect(host, port).await.map_err(CheckError::Http)?;
+    let tcp = connect(host, port, within)
+        .await
+        .map_err(CheckError::Http)?;
     let status = if tls {
         let tls = ClientConfigs::new()
             .for_upstream(host, Trust::InsecureAcceptAny)

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::tests::{refusal, wanted};
 use super::*;
+use crate::registry::api::types::Announcement;
 
 /// How a registry takes one call.
 #[derive(Clone, Copy, Debug)]
@@ -238,7 +239,8 @@ impl World {
             }
             (Manner::Answers, None) => {
                 self.store.carry_out(announcement, self.now);
-                (self.scenario.latency, Outcome::Accepted)
+                let renewed = true;
+                (self.scenario.latency, Outcome::Accepted { renewed })
             }
             (Manner::Lost, refused) => {
                 if refused.is_none() {
@@ -259,7 +261,7 @@ impl World {
     }
 
     fn end_call(&mut self, outcome: Outcome) {
-        self.accepted |= outcome == Outcome::Accepted;
+        self.accepted |= matches!(outcome, Outcome::Accepted { .. });
         let random = self.random();
         self.state.answered(outcome, self.instant(), random);
     }

@@ -32,6 +32,9 @@ pub(super) fn refusal(host: Option<&str>) -> Refusal {
     }
 }
 
+/// The API says so of what is new to it, too.
+const ACCEPTED: Outcome = Outcome::Accepted { renewed: true };
+
 fn failed() -> Outcome {
     Outcome::Failed {
         error: "closed".to_owned(),
@@ -64,7 +67,7 @@ impl Bench {
             bench.state.checked(route, true);
         }
         assert_eq!(bench.calls_with(), (0..routes).collect::<Vec<_>>());
-        bench.answer(Outcome::Accepted);
+        bench.answer(ACCEPTED);
         bench
     }
 
@@ -121,7 +124,7 @@ fn the_first_announcement_waits_a_moment_for_checks_that_are_slower() {
     bench.state.checked(0, true);
     bench.pass(1);
     assert_eq!(bench.calls_with(), [0, 1]);
-    let notes = bench.answer(Outcome::Accepted);
+    let notes = bench.answer(ACCEPTED);
     assert_eq!(
         notes,
         [Note::Announced {
@@ -153,10 +156,7 @@ fn what_an_earlier_process_left_is_withdrawn_when_nothing_is_healthy() {
     bench.state.checked(1, false);
     assert_eq!(bench.call().announcement, None);
     assert!(bench.state.holds_anything());
-    assert_eq!(
-        bench.answer(Outcome::Accepted),
-        [Note::Withdrawn { registry: 0 }]
-    );
+    assert_eq!(bench.answer(ACCEPTED), [Note::Withdrawn { registry: 0 }]);
     assert_eq!(bench.waits(), None);
     assert!(!bench.state.holds_anything());
 }
@@ -169,10 +169,7 @@ fn it_renews_at_its_pace() {
     let call = bench.call();
     assert_eq!(call.announcement.unwrap().ttl, 60);
     bench.pass(1_000);
-    assert_eq!(
-        bench.answer(Outcome::Accepted),
-        [Note::Renewed { registry: 0 }]
-    );
+    assert_eq!(bench.answer(ACCEPTED), [Note::Renewed { registry: 0 }]);
     assert_eq!(
         bench.waits(),
         Some(19_000),
@@ -188,13 +185,13 @@ fn a_failed_check_withdraws_at_once_and_changes_soon_after_are_gathered() {
     assert!(!bench.state.checked(0, false), "that was told before");
     assert_eq!(bench.calls_with(), [1, 2]);
     bench.pass(10);
-    bench.answer(Outcome::Accepted);
+    bench.answer(ACCEPTED);
     bench.state.checked(1, false);
     assert_eq!(bench.waits(), Some(90));
     bench.state.checked(2, false);
     bench.pass(90);
     assert_eq!(bench.call().announcement, None);
-    bench.answer(Outcome::Accepted);
+    bench.answer(ACCEPTED);
     bench.pass(100);
     bench.state.checked(2, true);
     assert_eq!(bench.calls_with(), [2]);
@@ -216,11 +213,11 @@ fn a_call_that_is_out_of_date_is_given_up_and_what_came_late_is_mended() {
         (call.registry, call.announcement.unwrap().routes.len()),
         (1, 1)
     );
-    bench.answer(Outcome::Accepted);
+    bench.answer(ACCEPTED);
     assert_eq!(bench.waits(), Some(5_000));
     bench.pass(5_000);
     bench.calls_with();
-    bench.answer(Outcome::Accepted);
+    bench.answer(ACCEPTED);
     assert_eq!(bench.waits(), Some(20_000));
 }
 
@@ -233,11 +230,11 @@ fn a_withdrawal_after_a_call_of_unknown_end_is_made_twice() {
     bench.state.checked(0, false);
     bench.pass(500);
     assert_eq!(bench.call().announcement, None);
-    bench.answer(Outcome::Accepted);
+    bench.answer(ACCEPTED);
     assert_eq!(bench.waits(), Some(5_000));
     bench.pass(5_000);
     assert_eq!(bench.call().announcement, None);
-    bench.answer(Outcome::Accepted);
+    bench.answer(ACCEPTED);
     assert_eq!(bench.waits(), None);
 }
 
@@ -258,7 +255,7 @@ fn the_next_registry_is_tried_at_once_and_kept() {
         routes: 1,
         registry: 2,
     };
-    assert_eq!(bench.answer(Outcome::Accepted), [announced]);
+    assert_eq!(bench.answer(ACCEPTED), [announced]);
     assert_eq!(
         bench.waits(),
         Some(5_000),
@@ -339,12 +336,12 @@ fn a_refused_route_is_left_out_and_asked_for_again_at_the_pace_of_renewals() {
     assert_eq!(bench.answer(Outcome::Refused(refusal.clone())), [left_out]);
     bench.pass(1_000);
     assert_eq!(bench.calls_with(), [0, 2]);
-    bench.answer(Outcome::Accepted);
+    bench.answer(ACCEPTED);
     assert_eq!(bench.waits(), Some(19_000));
     bench.pass(20_000);
     // The others first: they must not suffer from it.
     assert_eq!(bench.calls_with(), [0, 2]);
-    bench.answer(Outcome::Accepted);
+    bench.answer(ACCEPTED);
     bench.pass(100);
     assert_eq!(bench.calls_with(), [0, 1, 2]);
     assert_eq!(
@@ -355,14 +352,14 @@ fn a_refused_route_is_left_out_and_asked_for_again_at_the_pace_of_renewals() {
     assert_eq!(bench.waits(), Some(19_900), "the others stand");
     bench.pass(19_900);
     bench.calls_with();
-    bench.answer(Outcome::Accepted);
+    bench.answer(ACCEPTED);
     bench.pass(100);
     assert_eq!(bench.calls_with(), [0, 1, 2]);
     let announced = Note::Announced {
         routes: 3,
         registry: 0,
     };
-    assert_eq!(bench.answer(Outcome::Accepted), [announced]);
+    assert_eq!(bench.answer(ACCEPTED), [announced]);
     assert!(bench.state.routes()[1].refusal.is_none());
 }
 
@@ -381,7 +378,7 @@ fn a_refusal_without_a_name_is_blamed_on_what_is_new() {
     bench.state.checked(0, true);
     bench.pass(100);
     bench.calls_with();
-    bench.answer(Outcome::Accepted);
+    bench.answer(ACCEPTED);
     bench.pass(100);
     bench.state.checked(2, true);
     assert_eq!(bench.calls_with(), [0, 2]);
@@ -438,11 +435,11 @@ fn a_refused_caller_with_a_refused_route_does_not_ask_in_a_loop() {
     bench.answer(Outcome::Refused(refusal(Some("r0.example.org"))));
     bench.calls_with();
     bench.pass(19_950);
-    bench.answer(Outcome::Accepted);
+    bench.answer(ACCEPTED);
     bench.pass(20_000);
     // The renewal, then what was refused.
     bench.calls_with();
-    bench.answer(Outcome::Accepted);
+    bench.answer(ACCEPTED);
     bench.pass(100);
     assert_eq!(bench.calls_with(), [0, 1]);
     bench.answer(Outcome::Unwelcome(refusal(None)));
@@ -489,10 +486,19 @@ fn a_reload_keeps_what_is_known_of_routes_that_stay() {
 
 #[test]
 fn a_reload_announces_again_even_if_no_route_has_changed() {
-    let mut bench = Bench::announced(1, 1);
-    bench.pass(5_000);
+    let mut bench = Bench::announced(1, 2);
+    bench.pass(20_000);
+    bench.call();
+    bench.answer(failed());
+    bench.call();
+    bench.answer(ACCEPTED);
+    bench.pass(1_000);
+    bench.state.reload(settings(2), vec![wanted(0)], bench.now);
+    let call = bench.call();
+    assert!(call.announcement.is_some());
+    assert_eq!(call.registry, 1, "the one that works");
     bench.state.reload(settings(1), vec![wanted(0)], bench.now);
-    assert_eq!(bench.calls_with(), [0]);
+    assert_eq!(bench.call().registry, 0);
 }
 
 #[test]
@@ -501,7 +507,7 @@ fn what_a_failed_call_may_have_announced_is_taken_back_at_once() {
     bench.state.checked(1, false);
     bench.pass(100);
     assert_eq!(bench.calls_with(), [0]);
-    bench.answer(Outcome::Accepted);
+    bench.answer(ACCEPTED);
     bench.pass(100);
     bench.state.checked(1, true);
     assert_eq!(bench.calls_with(), [0, 1]);
@@ -509,4 +515,20 @@ fn what_a_failed_call_may_have_announced_is_taken_back_at_once() {
     bench.state.checked(1, false);
     bench.pass(250);
     assert_eq!(bench.calls_with(), [0]);
+}
+
+#[test]
+fn somebody_else_with_the_same_name_is_noticed() {
+    let mut bench = Bench::announced(1, 1);
+    let mut told = 0;
+    for renewed in [true, false, false, false, true, false] {
+        bench.pass(20_000);
+        bench.call();
+        let notes = bench.answer(Outcome::Accepted { renewed });
+        told += notes
+            .iter()
+            .filter(|note| **note == Note::Contended)
+            .count();
+    }
+    assert_eq!(told, 1);
 }

@@ -4,6 +4,7 @@
 //! ([`change`](crate::registry::change)), and answers; who calls was found out before it
 //! ([`auth`](crate::registry::auth)). The OpenAPI document is made of the handlers themselves.
 
+mod document;
 pub mod extract;
 mod health;
 mod instances;
@@ -43,9 +44,9 @@ pub const OPEN_PATHS: [&str; 2] = ["/v1/health", "/v1/openapi.json"];
 
 /// Every call, without whoever finds out who calls.
 pub fn app(api: Arc<Api>) -> Router {
-    let (router, document) = parts().split_for_parts();
-    let document = document.to_json().expect("the document is JSON");
+    let document = document().to_string();
     let json = [(http::header::CONTENT_TYPE, "application/json")];
+    let (router, _) = parts().split_for_parts();
     router
         .route(
             "/v1/openapi.json",
@@ -57,8 +58,11 @@ pub fn app(api: Arc<Api>) -> Router {
 }
 
 /// The OpenAPI document, as `/v1/openapi.json` answers it.
-pub fn document() -> utoipa::openapi::OpenApi {
-    parts().split_for_parts().1
+pub fn document() -> serde_json::Value {
+    let document = parts().split_for_parts().1;
+    let mut document = serde_json::to_value(document).expect("the document is JSON");
+    document::refine(&mut document);
+    document
 }
 
 fn parts() -> OpenApiRouter<Arc<Api>> {

@@ -22,6 +22,7 @@ impl utoipa::IntoResponses for Always {
             (401, "No credential, or none that is known"),
             (403, "Not with this credential"),
             (408, "The request was too slow"),
+            (422, "The request makes no sense: `detail` names the field"),
             (429, "Too many requests: Retry-After says when to come back"),
             (500, "A mistake of the registry"),
             (
@@ -48,7 +49,6 @@ impl utoipa::IntoResponses for ForNames {
             ),
             (413, "The body is too long"),
             (415, "The body is not JSON by its Content-Type"),
-            (422, "The request makes no sense: `detail` names the field"),
         ])
     }
 }

@@ -54,7 +54,7 @@ pub(super) async fn list(
 
 /// Shows a route
 #[utoipa::path(get, path = "/v1/routes/{host}", tag = "routes",
-    params(("host" = String, Path, description = "A name, or a star and a suffix", example = "www.example.org")),
+    params(("host" = String, Path, description = "A name, or a star and a suffix", example = "www.acme.example.org")),
     responses((status = 200, body = Route, headers(("ETag" = String))), ForNames, Always))]
 pub(super) async fn get(
     State(api): State<Arc<Api>>,
@@ -77,7 +77,7 @@ pub(super) async fn get(
 /// It stays until it is deleted, or until its `ttl` has passed without its being put again.
 /// Endpoints that instances announce for the same name add to it.
 #[utoipa::path(put, path = "/v1/routes/{host}", tag = "routes",
-    params(("host" = String, Path, description = "A name, or a star and a suffix", example = "www.example.org"),
+    params(("host" = String, Path, description = "A name, or a star and a suffix", example = "www.acme.example.org"),
         TenantQuery,
         ("If-Match" = Option<String>, Header, description = "Only if the route is still this one, or `*`: there at all"),
         ("If-None-Match" = Option<String>, Header, description = "`*`: only if there is no such route")),
@@ -131,7 +131,7 @@ pub(super) async fn put(
 ///
 /// What instances announce for the name stays until they withdraw it.
 #[utoipa::path(delete, path = "/v1/routes/{host}", tag = "routes",
-    params(("host" = String, Path, description = "A name, or a star and a suffix", example = "www.example.org"),
+    params(("host" = String, Path, description = "A name, or a star and a suffix", example = "www.acme.example.org"),
         ("If-Match" = Option<String>, Header, description = "Only if the route is still this one")),
     responses((status = 204, description = "Gone"), ForNames, ForConditions, Always))]
 pub(super) async fn delete(

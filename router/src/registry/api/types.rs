@@ -200,7 +200,7 @@ pub struct Zones {
 #[serde(deny_unknown_fields)]
 pub struct TokenSpec {
     /// Whose it is to be.
-    #[schema(max_length = 63)]
+    #[schema(max_length = 63, example = "acme")]
     pub tenant: String,
     /// What it is for.
     #[serde(default)]
@@ -273,6 +273,7 @@ pub struct ListQuery {
 #[into_params(parameter_in = Query)]
 pub struct TenantQuery {
     /// Operators name the tenant; for a tenant it is its own.
+    #[param(example = "acme")]
     pub tenant: Option<String>,
 }
 

@@ -160,14 +160,17 @@ pub(super) fn zone(given: &ZoneSpec) -> Result<Zone, Problem> {
         let detail = format!("addresses: must be 1 to {MAX_RANGES}");
         return Err(Problem::invalid(detail));
     }
-    let addresses = given.addresses.iter().enumerate().map(|(index, text)| {
-        IpRange::parse(text).map_err(|wrong| {
-            let detail = format!("addresses[{index}]: {}", wrong.message);
-            Problem::invalid(detail)
-        })
-    });
+    let mut addresses = Vec::with_capacity(given.addresses.len());
+    for (index, text) in given.addresses.iter().enumerate() {
+        let wrong = |rule: &str| Problem::invalid(format!("addresses[{index}]: {rule}"));
+        let range = IpRange::parse(text).map_err(|reason| wrong(&reason.message))?;
+        if addresses.contains(&range) {
+            return Err(wrong("stands there twice"));
+        }
+        addresses.push(range);
+    }
     Ok(Zone {
-        addresses: addresses.collect::<Result<_, _>>()?,
+        addresses,
         shared: given.shared,
     })
 }

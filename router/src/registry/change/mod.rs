@@ -15,6 +15,7 @@ use super::api::problem::{Problem, reason};
 use super::claims::Refusal;
 use super::shared::RouteRegistry;
 use super::store::{Committed, Listing, Range, Revision, StoreError, Transaction};
+use super::turns::TooManyWait;
 use crate::control::Control;
 
 pub use announce::{Announce, announce, withdraw};
@@ -74,6 +75,12 @@ pub(super) fn fraction() -> f64 {
     // Without random numbers everybody waits equally long, which is no worse than that.
     let _ = aws_lc_rs::rand::fill(&mut bytes);
     f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
+}
+
+impl From<TooManyWait> for Problem {
+    fn from(error: TooManyWait) -> Self {
+        Self::busy(error.to_string())
+    }
 }
 
 impl From<StoreError> for Problem {

@@ -75,6 +75,7 @@ pub async fn put_route(
     if !holds && held >= request.most {
         return Err(too_many(request.most));
     }
+    let _turn = registry.turns.take(tenant).await?;
     let lease = match request.source.time_to_live() {
         Some(ttl) => Some(registry.store.grant(ttl).await?),
         None => None,

@@ -103,10 +103,9 @@ impl Client {
     pub async fn delete_route(
         &self,
         host: &str,
-        tenant: Option<&str>,
         precondition: &Precondition,
     ) -> Result<(), ClientError> {
-        let mut question = plain(Method::DELETE, route_path(host, tenant));
+        let mut question = plain(Method::DELETE, route_path(host, None));
         question.fields.extend(self.field_of(precondition)?);
         self.call(question, MAX_ANSWER, DEADLINE).await.map(drop)
     }

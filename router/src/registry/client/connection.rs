@@ -66,7 +66,7 @@ impl Connection {
             let loaded = spawn_blocking(move || files.load())
                 .await
                 .map_err(|error| unreachable(format!("cannot read files: {error}")))??;
-            let tcp = connect(address.host(), address.port())
+            let tcp = connect(address.host(), address.port(), CONNECT)
                 .await
                 .map_err(&unreachable)?;
             let tls = TlsConnector::from(loaded.tls)
@@ -130,15 +130,15 @@ impl Connection {
     }
 }
 
-/// A TCP connection to the first address that answers. Each gets an equal share of [`CONNECT`], so
-/// that one that swallows packets does not hide the others.
-pub(crate) async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
+/// A TCP connection to the first address that answers. Each gets an equal share of the time, so that
+/// one that swallows packets does not hide the others.
+pub(crate) async fn connect(host: &str, port: u16, within: Duration) -> Result<TcpStream, String> {
     let addresses: Vec<SocketAddr> = lookup_host((host, port))
         .await
         .map_err(|error| format!("cannot look up {host}: {error}"))?
         .collect();
     let mut failure = format!("{host} has no address");
-    let share = CONNECT / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
+    let share = within / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
     for address in addresses {
         match timeout(share, TcpStream::connect(address)).await {
             Ok(Ok(tcp)) => {

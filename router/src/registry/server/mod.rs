@@ -130,6 +130,21 @@ struct Shared {
     orders: watch::Receiver<Order>,
 }
 
+/// Reads the files that `registry.api` names, as [`start`] does, and changes nothing.
+///
+/// # Errors
+/// A file is of no use.
+pub fn check(config: &RegistryApi) -> Result<(), ApiStartError> {
+    read(config).map(drop)
+}
+
+fn read(config: &RegistryApi) -> Result<(ApiTls, Option<OperatorsFile>), ApiStartError> {
+    let tls = ApiTls::load(config)?;
+    let operators = config.operators.as_deref().map(OperatorsFile::open);
+    let operators = operators.transpose().map_err(ApiStartError::Operators)?;
+    Ok((tls, operators))
+}
+
 /// Binds, reads every file, and serves `api` behind a [`guard`] on a thread of its own until
 /// `drain` says otherwise. Either all of it works or nothing is left open.
 ///
@@ -143,9 +158,7 @@ pub fn start(
     drain: &Drain,
     options: ApiOptions,
 ) -> Result<ApiServer, ApiStartError> {
-    let tls = ApiTls::load(config)?;
-    let operators = config.operators.as_deref().map(OperatorsFile::open);
-    let operators = operators.transpose().map_err(ApiStartError::Operators)?;
+    let (tls, operators) = read(config)?;
     let audit_log = config.audit_log.as_deref();
     let audit = AuditLog::open(audit_log, Arc::clone(metrics)).map_err(|error| {
         let file = audit_log.map(|file| file.display().to_string());

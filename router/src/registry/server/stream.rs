@@ -124,13 +124,19 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<IO> {
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::time::timeout;
+
+    /// Hangs forever if it is broken.
+    async fn soon<T>(what: impl Future<Output = T>) -> T {
+        timeout(Duration::from_secs(20), what).await.expect("done")
+    }
 
     #[tokio::test]
     async fn a_client_that_does_not_read_is_given_up() {
         let (server, mut client) = duplex(8);
         let mut server = Patient::new(server, Duration::from_millis(20));
         server.write_all(b"12345678").await.unwrap();
-        let error = server.write_all(b"9").await.unwrap_err();
+        let error = soon(server.write_all(b"9")).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         let mut read = [0; 8];
         client.read_exact(&mut read).await.unwrap();
@@ -141,12 +147,13 @@ mod tests {
     async fn what_the_client_still_says_is_heard_out() {
         let (server, mut client) = duplex(8);
         let mut server = Patient::new(server, Duration::from_secs(20));
-        let (shut, ()) = tokio::join!(server.shutdown(), async {
+        let talks = soon(async {
             client.write_all(&[0; 10_000]).await.unwrap();
             let mut rest = Vec::new();
             client.read_to_end(&mut rest).await.unwrap();
             client.shutdown().await.unwrap();
         });
+        let (shut, ()) = tokio::join!(server.shutdown(), talks);
         shut.unwrap();
     }
 

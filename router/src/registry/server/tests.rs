@@ -11,17 +11,23 @@ use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use axum::routing::{delete, get, put};
 use axum::{Extension, Router};
+use bytes::Bytes;
 use config::router::RegistryApi;
+use http::Response;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
 use tempfile::TempDir;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tokio_stream::StreamExt as _;
 
-use super::{ApiOptions, ApiServer, start};
+use super::{ApiOptions, ApiServer, check, start};
 use crate::observe::metrics::Registry;
 use crate::registry::api::extract::Json;
 use crate::registry::auth::credential::{Caller, TokenKind};
@@ -70,8 +76,14 @@ struct Setup {
     metrics: Arc<Registry>,
     drain: Drain,
     server: ApiServer,
-    /// Lets handlers of `/v1/wait` go on.
-    gate: Arc<Semaphore>,
+    gate: Gate,
+}
+
+/// What handlers of `/v1/wait` wait for.
+#[derive(Clone)]
+struct Gate {
+    opens: Arc<Semaphore>,
+    waiting: Arc<AtomicUsize>,
 }
 
 impl Setup {
@@ -103,8 +115,11 @@ impl Setup {
         let store = Arc::new(Store::default());
         let metrics = Arc::new(Registry::new(UNIX_EPOCH));
         let (drain, _) = Drain::new();
-        let gate = Arc::new(Semaphore::new(0));
-        let api = api(Arc::clone(&gate));
+        let gate = Gate {
+            opens: Arc::new(Semaphore::new(0)),
+            waiting: Arc::default(),
+        };
+        let api = api(gate.clone());
         let tokens = Arc::clone(&store) as Arc<dyn TokenSource>;
         let server = start(&config, api, tokens, &metrics, &drain, options).unwrap();
         Self {
@@ -168,11 +183,18 @@ impl Setup {
         }
     }
 
+    /// What is heard of an answer until it ends.
+    async fn heard(&self, answer: Response<Incoming>) -> Result<Bytes, Failure> {
+        let body = timeout(PATIENCE, answer.into_body().collect()).await;
+        Ok(body.expect("an end")?.to_bytes())
+    }
+
     /// Drains, and waits until the server has ended.
     async fn stop(self, patience: Duration) {
         self.drain.begin(patience);
-        let joined = tokio::task::spawn_blocking(move || self.server.join());
-        joined.await.unwrap().unwrap();
+        let ended = async || self.server.thread.is_finished();
+        self.until("the server has ended", ended).await;
+        self.server.join().unwrap();
     }
 }
 
@@ -184,10 +206,11 @@ fn write(path: &std::path::Path, text: &str) {
     fs::rename(new, path).unwrap();
 }
 
-fn api(gate: Arc<Semaphore>) -> Router {
+fn api(gate: Gate) -> Router {
     let who = async |Extension(caller): Extension<Caller>| caller.role.to_string();
     let wait = async move || {
-        gate.acquire().await.unwrap().forget();
+        gate.waiting.fetch_add(1, Relaxed);
+        gate.opens.acquire().await.unwrap().forget();
         "done"
     };
     let watch = async || {

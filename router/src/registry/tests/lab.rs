@@ -77,6 +77,8 @@ impl Publish for Recorder {
     fn tickets(&mut self, _: Option<&TicketSecrets>, _: bool) {}
 
     fn reachable(&mut self, _: bool) {}
+
+    fn followed(&mut self, _: Revision) {}
 }
 
 pub(super) fn tenant(name: &str) -> Caller {

@@ -1,11 +1,17 @@
 //! Rotation over every order in which routers may read, commit, stall and die.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::registry::store::Committed;
+use crate::control::RegistryUpdate;
+use crate::observe::metrics::Registry;
+use crate::registry::follow::{Follower, Publish};
+use crate::registry::shared::RouteRegistry;
+use crate::registry::store::{Committed, Embedded, Store};
+use crate::tls::SharedTickets;
 
 /// One rotation, in seconds of the model's clock.
 const PERIOD: u64 = 60;
@@ -221,4 +227,114 @@ fn young_secrets_stay_and_lost_ones_are_made_anew() {
         .collect();
     let expected = [(TICKET_SECRETS, None), (TICKET_FRESH, Some(LeaseId(2)))];
     assert_eq!(leases, expected);
+}
+
+/// A store in a folder of its own, and the same followed.
+async fn store() -> (tempfile::TempDir, Arc<RouteRegistry>) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Embedded::open(folder.path()).await.unwrap();
+    let registry = RouteRegistry::new(Store::Embedded(store));
+    (folder, Arc::new(registry))
+}
+
+async fn epochs(store: &Store) -> Vec<u64> {
+    let listing = store.read(&[Range::key(TICKET_SECRETS)]).await.unwrap();
+    let secrets: TicketSecrets = serde_json::from_slice(&listing.entries[0].value).unwrap();
+    secrets.epochs.iter().map(|it| it.epoch).collect()
+}
+
+/// As if the lease had ended.
+async fn age(store: &Store) {
+    let transaction = Transaction {
+        deletes: vec![TICKET_FRESH.to_owned()],
+        ..Transaction::default()
+    };
+    store.commit(&transaction).await.unwrap();
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[tokio::test]
+async fn one_of_many_routers_rotates() {
+    let (_folder, registry) = store().await;
+    let store = &registry.store;
+    for (expected, current) in [(vec![1, 2], 1), (vec![1, 2, 3], 2), (vec![2, 3, 4], 3)] {
+        let (a, b, c) = tokio::join!(
+            rotate(store, HOUR),
+            rotate(store, HOUR),
+            rotate(store, HOUR),
+        );
+        let done = [a, b, c].map(Result::unwrap);
+        let here = done.iter().filter(|it| **it == Rotated::Here(current));
+        assert_eq!(here.count(), 1, "{done:?}");
+        assert_eq!(epochs(store).await, expected);
+        assert_eq!(rotate(store, HOUR).await.unwrap(), Rotated::Young);
+        age(store).await;
+    }
+}
+
+#[tokio::test]
+async fn what_this_version_cannot_read_is_left_alone() {
+    let (_folder, registry) = store().await;
+    let store = &registry.store;
+    for value in [r#"{"epochs":[]}"#, r#"{"epochs":"secret"}"#, "\"secret\""] {
+        let put = Put {
+            key: TICKET_SECRETS.to_owned(),
+            value: value.into(),
+            lease: None,
+        };
+        let transaction = Transaction {
+            puts: vec![put],
+            ..Transaction::default()
+        };
+        store.commit(&transaction).await.unwrap();
+        let error = rotate(store, HOUR).await.unwrap_err();
+        assert!(matches!(error, RotationError::Unreadable(_)), "{error}");
+        assert!(!error.to_string().contains("\"secret"), "{error}");
+        let listing = store.read(&[Range::key(TICKET_SECRETS)]).await.unwrap();
+        assert_eq!(listing.entries[0].value, value);
+    }
+}
+
+struct Feed(TicketFeed);
+
+impl Publish for Feed {
+    fn routes(&mut self, _: RegistryUpdate) {}
+
+    fn tickets(&mut self, secrets: Option<&TicketSecrets>, fresh: bool) {
+        self.0.tickets(secrets, fresh);
+    }
+
+    fn reachable(&mut self, _: bool) {}
+
+    fn followed(&mut self, _: Revision) {}
+}
+
+/// From an empty store to a second rotation, by the follower's watch alone.
+#[tokio::test]
+async fn secrets_come_into_force_where_the_store_is_followed() {
+    let (_folder, registry) = store().await;
+    let metrics = Arc::new(Registry::new(std::time::SystemTime::UNIX_EPOCH));
+    let routers = [(); 2].map(|()| {
+        let tickets = SharedTickets::new(HOUR);
+        let (feed, rotation) = keep(tickets.clone(), HOUR, Arc::clone(&metrics));
+        let follower = Follower::new(Arc::clone(&registry), Feed(feed), HOUR, None);
+        tokio::spawn(follower.run());
+        let registry = Arc::clone(&registry);
+        tokio::spawn(async move { rotation.run(&registry.store).await });
+        tickets
+    });
+    for epoch in 1..=3 {
+        let both = async {
+            while routers.iter().any(|it| it.epoch() != Some(epoch)) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), both)
+            .await
+            .expect("in force at both routers");
+        let line = format!("\nrouter_ticket_epoch {epoch}\n");
+        assert!(metrics.render().contains(&line));
+        age(&registry.store).await;
+    }
 }

@@ -50,8 +50,6 @@ pub struct CheckedRoute {
 /// What is to be checked from now on.
 #[derive(Clone, Debug)]
 pub enum HealthUpdate {
-    /// These routes and no others.
-    Reset(Vec<CheckedRoute>),
     /// This route, in place of what its rule had before. An endpoint that was checked in the same
     /// way keeps its state.
     Set(CheckedRoute),
@@ -73,16 +71,35 @@ impl Unhealthy {
         self.0.get(index).is_some_and(|flag| flag.load(Relaxed))
     }
 
-    fn set(&self, index: usize, unhealthy: bool) {
+    pub(super) fn set(&self, index: usize, unhealthy: bool) {
         if let Some(flag) = self.0.get(index) {
             flag.store(unhealthy, Relaxed);
         }
     }
 }
 
+/// Both ends of the checks: orders go into the channel, which
+/// [`Control::report_checks_to`](crate::control::Control::report_checks_to) takes, and are carried
+/// out by the future, which is to be spawned. It ends when the channel is dropped.
+pub fn checks(
+    metrics: Arc<Registry>,
+) -> (
+    mpsc::UnboundedSender<HealthUpdate>,
+    impl Future<Output = ()> + Send + use<>,
+) {
+    let (orders, updates) = mpsc::unbounded_channel();
+    let random = || {
+        let mut bytes = [0; 8];
+        // Without random numbers all checks are made at once, which is no worse than that.
+        let _ = aws_lc_rs::rand::fill(&mut bytes);
+        u64::from_le_bytes(bytes)
+    };
+    (orders, run(updates, metrics, random))
+}
+
 /// Checks what it is told to until `updates` closes. `random` gives numbers that are evenly spread;
 /// they spread the first checks.
-pub async fn run(
+async fn run(
     mut updates: mpsc::UnboundedReceiver<HealthUpdate>,
     metrics: Arc<Registry>,
     mut random: impl FnMut() -> u64,

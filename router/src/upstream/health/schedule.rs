@@ -1,6 +1,6 @@
 //! What is checked when, and what the answers mean. Pure: time is a number of milliseconds.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -93,16 +93,6 @@ impl Schedule {
         match update {
             HealthUpdate::Set(route) => self.set(route, now, random),
             HealthUpdate::Gone(host) => drop(self.take(&host)),
-            HealthUpdate::Reset(routes) => {
-                let named: HashSet<_> = routes.iter().map(|route| &route.host).collect();
-                let gone = self.routes.keys().filter(|host| !named.contains(host));
-                for host in gone.cloned().collect::<Vec<_>>() {
-                    drop(self.take(&host));
-                }
-                for route in routes {
-                    self.set(route, now, random);
-                }
-            }
         }
     }
 

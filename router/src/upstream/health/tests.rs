@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 
 use super::schedule::{Job, Spec, State};
 use super::*;
-use crate::upstream::endpoint::Retired;
+use crate::upstream::Retired;
 
 fn endpoint(address: SocketAddr, protocol: UpstreamProtocol) -> Arc<Endpoint> {
     Arc::new(Endpoint {
@@ -228,7 +228,7 @@ fn the_same_endpoint_has_a_state_for_each_route() {
         schedule.finished(job.id, passed, 0);
     }
     assert_eq!((flags(&a), flags(&b)), (vec![false], vec![true]));
-    schedule.update(HealthUpdate::Reset(vec![a]), 1, &mut || 0);
+    schedule.update(HealthUpdate::Gone(b.host), 1, &mut || 0);
     assert_eq!(schedule.unhealthy(), 0);
     assert_eq!(turn(&mut schedule, 1000, |_| true), [1]);
 }
@@ -237,7 +237,6 @@ fn the_same_endpoint_has_a_state_for_each_route() {
 enum Step {
     Set(u8, u8, u32),
     Gone(u8),
-    Reset(u8),
     Take,
     Finish(bool),
     Wait(u16),
@@ -247,7 +246,6 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         (0..3_u8, 0..8_u8, 1..3_u32).prop_map(|(host, mask, n)| Step::Set(host, mask, n)),
         (0..3_u8).prop_map(Step::Gone),
-        (0..3_u8).prop_map(Step::Reset),
         Just(Step::Take),
         any::<bool>().prop_map(Step::Finish),
         (0..3000_u16).prop_map(Step::Wait),
@@ -283,11 +281,6 @@ proptest! {
                     let rule = HostMatch::parse(host).unwrap();
                     schedule.update(HealthUpdate::Gone(rule), now, &mut || 0);
                     force.remove(host);
-                }
-                Step::Reset(host) => {
-                    force.retain(|name, _| *name == hosts[usize::from(host)]);
-                    let routes = force.values().cloned().collect();
-                    schedule.update(HealthUpdate::Reset(routes), now, &mut || 0);
                 }
                 Step::Take => under_way.extend(schedule.take_due(now)),
                 Step::Finish(passed) => {

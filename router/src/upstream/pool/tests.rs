@@ -1,5 +1,6 @@
 //! What a worker keeps, and what it forgets, while routes come and go.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use crate::registry::route::{RegistryEndpoint, RegistryRoute, RouteChange};
 use crate::route::Host;
 use crate::snapshot::Settings;
 use crate::upstream::Upstream;
+use crate::upstream::health::Unhealthy;
 use crate::worker::timers::Timers;
 
 /// A worker's pools and a control plane with one route of the registry.
@@ -183,4 +185,40 @@ async fn what_is_at_rest_is_forgotten_and_what_is_not_is_kept() {
     later(scene.settings.timeouts.upstream_idle);
     scene.pools.sweep();
     assert_eq!(scene.pools.known(), (0, 0));
+}
+
+#[tokio::test]
+async fn what_fails_its_checks_is_passed_over_unless_nothing_else_is_left() {
+    let scene = Scene::new();
+    let ((_a, a), (b_listener, b)) = (listener().await, listener().await);
+    let upstream = scene.announce(&[a, b]);
+    let flags = upstream.unhealthy.get_or_init(|| Unhealthy::new(2).into());
+    let at = |address| {
+        upstream
+            .endpoints
+            .iter()
+            .position(|it| it.address == address)
+    };
+    let (at_a, at_b) = (at(a).unwrap(), at(b).unwrap());
+    let used = async || {
+        let mut used = BTreeSet::new();
+        for _ in 0..40 {
+            used.insert(scene.lease(&upstream).await.address());
+        }
+        used.into_iter().collect::<Vec<_>>()
+    };
+    let mut both = vec![a, b];
+    both.sort_unstable();
+    assert_eq!(used().await, both);
+    flags.set(at_a, true);
+    assert_eq!(used().await, [b]);
+    flags.set(at_b, true);
+    assert_eq!(used().await, both, "all are as bad");
+    flags.set(at_a, false);
+    assert_eq!(used().await, [a]);
+    // One that is refused by the last healthy endpoint is served by an unhealthy one.
+    flags.set(at_a, true);
+    flags.set(at_b, false);
+    drop(b_listener);
+    assert_eq!(used().await, [a]);
 }

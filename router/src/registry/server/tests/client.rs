@@ -12,7 +12,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -31,12 +31,22 @@ pub(super) const BOTH: [Http; 2] = [Http::One, Http::Two];
 
 /// What a client trusts and shows.
 pub(super) fn config(trusts: &Authority, shows: Option<&Pair>, http: Http) -> ClientConfig {
+    config_of(rustls::ALL_VERSIONS, trusts, shows, http)
+}
+
+/// The same, with versions of TLS.
+pub(super) fn config_of(
+    versions: &[&'static SupportedProtocolVersion],
+    trusts: &Authority,
+    shows: Option<&Pair>,
+    http: Http,
+) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     let authority = CertificateDer::from_pem_slice(trusts.pem.as_bytes()).unwrap();
     roots.add(authority).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .unwrap()
         .with_root_certificates(roots);
     let mut config = match shows {

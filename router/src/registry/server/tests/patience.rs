@@ -2,7 +2,6 @@
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 
 use super::client::{BOTH, request};
 use super::*;
@@ -94,9 +93,9 @@ async fn a_connection_in_use_is_not_idle() {
             let mut watching = setup.connect(Some(&pair), http).await.unwrap();
             let watch = watching.begin(request("GET", "/v1/watch", None, "")).await;
             let mut body = watch.unwrap().into_body();
-            let begins = http_body_util::BodyExt::frame(&mut body).await;
+            let begins = body.frame().await;
             assert!(begins.unwrap().is_ok());
-            let more = timeout(SHORT * 2, http_body_util::BodyExt::frame(&mut body)).await;
+            let more = timeout(SHORT * 2, body.frame()).await;
             assert!(more.is_err(), "{http:?}: the watch has ended");
         };
         let used = async {

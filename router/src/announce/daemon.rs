@@ -1,0 +1,311 @@
+//! The daemon: waits for results of checks, answers and the clock, and does what the state says.
+
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use config::ConfigErrors;
+use daemon::notify::{READY, STOPPING, notify};
+use daemon::watch::{Reason, WatchOptions, Watcher};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
+use tokio::time::{sleep_until, timeout};
+
+use super::check::{CheckError, repeat};
+use super::load::{Loaded, load};
+use super::registries::Registries;
+use super::state::{Action, Outcome, State};
+use super::tell;
+
+/// How long it may take to withdraw everything at the end.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// How long the service manager waits at most until it hears that we are ready: the first checks may
+/// take long, and it would start us anew.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+/// How long a call that is under way at the end may go on: then nothing comes after the withdrawal.
+const LAST_CALL: Duration = Duration::from_millis(500);
+
+/// Announces until SIGTERM or SIGINT, then withdraws everything.
+///
+/// # Errors
+/// If signals cannot be listened for.
+pub fn serve(file: &Path, loaded: Loaded) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("no runtime")?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let hangup = signal(SignalKind::hangup())?;
+        let stop = async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        Registrar::new(file, loaded)
+            .run(stop, hangup, WatchOptions::default())
+            .await;
+        Ok(())
+    })
+}
+
+/// A result of a check: which configuration's, which route's.
+struct Checked {
+    generation: u64,
+    route: usize,
+    result: Result<(), CheckError>,
+}
+
+type Flight = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+type Reload = JoinHandle<Result<Loaded, ConfigErrors>>;
+
+pub(super) struct Registrar {
+    file: PathBuf,
+    begun: Instant,
+    loaded: Loaded,
+    registries: Registries,
+    state: State,
+    flight: Option<Flight>,
+    checks: JoinSet<()>,
+    /// Counts reloads, so that late results of old checks are not taken for new ones.
+    generation: u64,
+    report: mpsc::UnboundedSender<Checked>,
+    results: mpsc::UnboundedReceiver<Checked>,
+    /// Something was accepted.
+    ready: bool,
+    /// What the service manager knows; `None` until it knows that we are ready.
+    status: Option<String>,
+}
+
+impl Registrar {
+    /// Begins to check.
+    pub(super) fn new(file: &Path, loaded: Loaded) -> Self {
+        let (report, results) = mpsc::unbounded_channel();
+        let wanted = loaded.wanted.clone();
+        let mut registrar = Self {
+            file: file.to_owned(),
+            begun: Instant::now(),
+            registries: Registries::new(&loaded),
+            state: State::new(loaded.settings, wanted, Instant::now()),
+            loaded,
+            flight: None,
+            checks: JoinSet::new(),
+            generation: 0,
+            report,
+            results,
+            ready: false,
+            status: None,
+        };
+        registrar.check();
+        registrar
+    }
+
+    pub(super) async fn run(
+        mut self,
+        stop: impl Future<Output = ()>,
+        hangup: Signal,
+        options: WatchOptions,
+    ) {
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            tenant = self.loaded.tenant,
+            instance = self.loaded.instance,
+            routes = self.loaded.wanted.len(),
+            registries = self.loaded.registries.len(),
+            "started"
+        );
+        let mut watcher = Watcher::new(hangup, options, self.loaded.sources.clone());
+        let mut reload: Option<Reload> = None;
+        // The watcher's first look finds a change in any case. What it is called for then works.
+        let mut first = true;
+        let mut stop = std::pin::pin!(stop);
+        loop {
+            let mut wake = self.act();
+            self.tell();
+            if self.status.is_none() {
+                let ready = self.begun + READY_WITHIN;
+                wake = Some(wake.map_or(ready, |wake| wake.min(ready)));
+            }
+            tokio::select! {
+                // A withdrawal goes before anything else.
+                biased;
+                () = &mut stop => break,
+                Some(checked) = self.results.recv() => self.checked(checked),
+                outcome = ended(&mut self.flight) => self.answered(outcome),
+                result = ended(&mut reload) => {
+                    reload = None;
+                    let loaded = result.unwrap_or_else(|error| {
+                        tracing::error!(%error, "a reload panicked: what was in force stays");
+                        Ok(self.loaded.clone())
+                    });
+                    let same = matches!(&loaded, Ok(loaded) if *loaded == self.loaded);
+                    // Nor is a first call given up that a busy registry has not answered yet.
+                    let nothing = first && same;
+                    first = false;
+                    if !nothing {
+                        self.reload(loaded);
+                    }
+                    watcher.loaded(self.loaded.sources.clone());
+                }
+                // A file system may hang: nothing else waits for it.
+                reason = watcher.changed(), if reload.is_none() => {
+                    first &= reason == Reason::Changed;
+                    let file = self.file.clone();
+                    reload = Some(spawn_blocking(move || load(&file)));
+                }
+                Some(ended) = self.checks.join_next() => if let Err(error) = ended
+                    && error.is_panic()
+                {
+                    // A route that nobody checks must not stay announced.
+                    std::panic::resume_unwind(error.into_panic());
+                },
+                () = sleep_until(wake.unwrap_or_else(Instant::now).into()), if wake.is_some() => {}
+            }
+        }
+        self.farewell().await;
+    }
+
+    /// Does what is to be done; returns when to look again.
+    fn act(&mut self) -> Option<Instant> {
+        // Results that came together count together.
+        while let Ok(checked) = self.results.try_recv() {
+            self.checked(checked);
+        }
+        loop {
+            match self.state.next(Instant::now()) {
+                Action::Call(call) => {
+                    self.flight = Some(Box::pin(self.registries.clone().call(call)));
+                }
+                Action::Abandon => self.answered(Outcome::Failed {
+                    error: "no answer yet, and something has to be withdrawn".to_owned(),
+                    retry_after: None,
+                    elsewhere: true,
+                }),
+                Action::Wait(until) => return until,
+            }
+        }
+    }
+
+    fn answered(&mut self, outcome: Outcome) {
+        self.flight = None;
+        self.ready |= matches!(outcome, Outcome::Accepted { .. });
+        for note in self.state.answered(outcome, Instant::now(), random()) {
+            tell::note(&note, &self.registries);
+        }
+    }
+
+    fn checked(&mut self, checked: Checked) {
+        let Checked {
+            generation,
+            route,
+            result,
+        } = checked;
+        if generation != self.generation {
+            return;
+        }
+        let changed = self.state.checked(route, result.is_ok());
+        tell::checked(&self.state.routes()[route], &result, changed);
+    }
+
+    /// Checks every route from now on, and nothing else.
+    fn check(&mut self) {
+        self.checks = JoinSet::new();
+        self.generation += 1;
+        for (route, wanted) in self.loaded.wanted.iter().cloned().enumerate() {
+            let (report, generation) = (self.report.clone(), self.generation);
+            self.checks.spawn(async move {
+                let send = |result| {
+                    let checked = Checked {
+                        generation,
+                        route,
+                        result,
+                    };
+                    // At the end nobody listens any more.
+                    let _ = report.send(checked);
+                };
+                repeat(&wanted.check, wanted.route.endpoint, send).await;
+            });
+        }
+    }
+
+    fn reload(&mut self, result: Result<Loaded, ConfigErrors>) {
+        let loaded = match result {
+            Ok(loaded) => loaded,
+            Err(errors) => {
+                for error in errors.errors() {
+                    tracing::error!(%error, "the configuration is refused: nothing changes");
+                }
+                return;
+            }
+        };
+        self.flight = None;
+        let (settings, wanted) = (loaded.settings, loaded.wanted.clone());
+        if self.registries.is_for(&loaded) {
+            self.state.reload(settings, wanted, Instant::now());
+        } else {
+            // Nobody renews the old name any more.
+            let (old, first) = (self.registries.clone(), self.state.registry());
+            tokio::spawn(async move { old.withdraw(first, FAREWELL).await });
+            self.state = State::new(settings, wanted, Instant::now());
+        }
+        // New connections, since credentials may be what has changed.
+        self.registries = Registries::new(&loaded);
+        self.loaded = loaded;
+        self.check();
+        tracing::info!(routes = self.loaded.wanted.len(), "configuration loaded");
+    }
+
+    /// Tells the service manager what has changed: ready after the first announcement, or when every
+    /// check has ended. No registry may be there yet, and others need not wait for one.
+    fn tell(&mut self) {
+        if self.status.is_none() {
+            let late = self.begun.elapsed() >= READY_WITHIN;
+            if !self.ready && !self.state.is_checked() && !late {
+                return;
+            }
+            notify(READY);
+        }
+        let status = tell::status(&self.state, &self.registries, Instant::now());
+        if self.status.as_ref() != Some(&status) {
+            notify(&format!("STATUS={status}"));
+            self.status = Some(status);
+        }
+    }
+
+    async fn farewell(mut self) {
+        tracing::info!("withdrawing");
+        notify(STOPPING);
+        self.checks.abort_all();
+        if let Some(flight) = self.flight.take() {
+            // Then it is given up, and the connection with it.
+            if let Ok(outcome) = timeout(LAST_CALL, flight).await {
+                self.answered(outcome);
+            }
+        }
+        if self.state.holds_anything() {
+            let first = self.state.registry();
+            self.registries.withdraw(first, FAREWELL).await;
+        }
+        tracing::info!("stopped");
+    }
+}
+
+/// What becomes of something that may not be there; then, never.
+async fn ended<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// From 0 up to and without 1.
+fn random() -> f64 {
+    let mut bytes = [0; 4];
+    // Without random numbers registrars do not drift apart, and all else works.
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    f64::from(u32::from_le_bytes(bytes)) / (f64::from(u32::MAX) + 1.0)
+}

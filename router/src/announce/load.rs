@@ -1,0 +1,248 @@
+//! From `registrar.yaml` and the files it names to what is announced, and to whom.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use config::ConfigErrors;
+use config::error::InvalidValue;
+use config::net::kinds::check_label;
+use config::registrar::{Announcement, Credentials as ConfiguredCredentials, RegistrarConfig};
+use config::route::{UpstreamProtocol, UpstreamTls, UpstreamTrust};
+use daemon::files;
+
+use super::state::{Settings, Wanted};
+use crate::registry::api::types::AnnouncedRoute;
+use crate::registry::client::{Address, Credentials};
+use crate::registry::record::{Protocol, Tls, Trust};
+use crate::tls::authorities;
+
+/// Longest PEM text of authorities that the registry takes.
+const MAX_PEM: u64 = 64 << 10;
+/// The host's name.
+const HOSTNAME: &str = "/proc/sys/kernel/hostname";
+
+/// Everything that a registrar works by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// Whose routes.
+    pub tenant: String,
+    /// Which of the tenant's instances.
+    pub instance: String,
+    /// The registries, at least one.
+    pub registries: Vec<Address>,
+    /// What the registries are shown.
+    pub credentials: Credentials,
+    /// How often, how long.
+    pub settings: Settings,
+    /// What is announced, and when.
+    pub wanted: Vec<Wanted>,
+    /// Everything that was read or will be: what has to be watched.
+    pub sources: Vec<PathBuf>,
+}
+
+/// Reads the configuration and the certificate authorities it names. Credentials are left to the
+/// calls that need them.
+///
+/// # Errors
+/// Everything that is wrong with the files.
+pub fn load(file: &Path) -> Result<Loaded, ConfigErrors> {
+    let config = files::parse(file, RegistrarConfig::parse)?;
+    let mut sources = vec![file.to_owned()];
+    let instance = match config.instance {
+        Some(instance) => instance,
+        None => instance_of_host(file)?,
+    };
+    let mut errors: Option<ConfigErrors> = None;
+    let mut refuse = |error: ConfigErrors| {
+        errors = Some(match errors.take() {
+            Some(errors) => errors.and(error),
+            None => error,
+        });
+    };
+    let mut wanted = Vec::with_capacity(config.routes.len());
+    for announcement in config.routes {
+        if let Some(UpstreamTls {
+            trust: UpstreamTrust::Ca(ca),
+            ..
+        }) = &announcement.tls
+            && !sources.contains(ca)
+        {
+            sources.push(ca.clone());
+        }
+        match announced(announcement) {
+            Ok(route) => wanted.push(route),
+            Err(error) => refuse(error),
+        }
+    }
+    let mut registries = Vec::with_capacity(config.registries.len());
+    for registry in &config.registries {
+        match registry.parse() {
+            Ok(address) => registries.push(address),
+            Err(error) => {
+                let reason = InvalidValue::new(format!("registries: {error}"));
+                refuse(ConfigErrors::whole_file(file, reason));
+            }
+        }
+    }
+    if let Some(errors) = errors {
+        return Err(errors);
+    }
+    // Read for each connection, but a new one is to be used at once.
+    sources.extend(config.ca.clone());
+    sources.extend(match &config.credentials {
+        ConfiguredCredentials::Certificate { certificate, key } => {
+            vec![certificate.clone(), key.clone()]
+        }
+        ConfiguredCredentials::Token(token) => vec![token.clone()],
+    });
+    Ok(Loaded {
+        tenant: config.tenant,
+        instance,
+        settings: Settings {
+            ttl: config.ttl,
+            renew: config.renew,
+            registries: registries.len(),
+        },
+        registries,
+        credentials: Credentials {
+            ca: config.ca,
+            proof: config.credentials.into(),
+        },
+        wanted,
+        sources,
+    })
+}
+
+fn announced(announcement: Announcement) -> Result<Wanted, ConfigErrors> {
+    let tls = match announcement.tls {
+        Some(UpstreamTls { server_name, trust }) => Some(Tls {
+            server_name,
+            trust: match trust {
+                UpstreamTrust::Ca(file) => Trust::CaPem(certificates(&file)?),
+                UpstreamTrust::System => Trust::System,
+                UpstreamTrust::InsecureAcceptAny => Trust::InsecureAcceptAnyCertificate,
+            },
+        }),
+        None => None,
+    };
+    Ok(Wanted {
+        route: AnnouncedRoute {
+            host: announcement.host.to_string(),
+            endpoint: announcement.endpoint,
+            protocol: match announcement.protocol {
+                UpstreamProtocol::Http1 => Protocol::Http1,
+                UpstreamProtocol::Http2 => Protocol::Http2,
+            },
+            tls,
+            shared: announcement.shared,
+        },
+        check: announcement.check,
+    })
+}
+
+/// The certificates of a PEM file and nothing else of it: a private key that stands beside them
+/// must not be sent to anybody.
+pub fn certificates(file: &Path) -> Result<String, ConfigErrors> {
+    let refuse = |reason: String| ConfigErrors::whole_file(file, InvalidValue::new(reason));
+    let bytes = files::read_bounded(file, MAX_PEM)?;
+    if bytes.len() as u64 > MAX_PEM {
+        return Err(refuse("is longer than 64 KiB".to_owned()));
+    }
+    authorities(&bytes).map_err(refuse)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let mut kept = String::with_capacity(text.len());
+    let mut inside = false;
+    for line in text.lines().map(str::trim) {
+        inside |= line == "-----BEGIN CERTIFICATE-----";
+        if inside {
+            kept.push_str(line);
+            kept.push('\n');
+        }
+        inside &= line != "-----END CERTIFICATE-----";
+    }
+    Ok(kept)
+}
+
+/// The host's name, with hyphens for dots: the first label alone may be another host's as well.
+fn instance_of_host(file: &Path) -> Result<String, ConfigErrors> {
+    let unusable = |reason: String| {
+        let help = "write `instance: NAME`";
+        ConfigErrors::whole_file(file, InvalidValue::new(reason).help(help))
+    };
+    let name = fs::read_to_string(HOSTNAME)
+        .map_err(|error| unusable(format!("the host's name cannot be read: {error}")))?;
+    let name = name.trim().to_ascii_lowercase().replace('.', "-");
+    match check_label(&name) {
+        Ok(()) => Ok(name),
+        Err(_) => Err(unusable(format!(
+            "the host's name {name:?} is no name of an instance"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::client::Proof;
+
+    const YAML: &str = "\
+tenant: acme
+registries: [\"https://127.0.0.1:9443\"]
+ca: ca.pem
+credentials: {token: token}
+routes:
+  - host: \"*-7.example.org\"
+    endpoint: 10.0.7.21:8443
+    protocol: http2
+    tls: {server_name: kubernetes, ca: both.pem}
+    check: {kind: tcp}
+";
+
+    fn certificate() -> String {
+        let made = rcgen::generate_simple_self_signed(["ca".to_owned()]).unwrap();
+        made.cert.pem()
+    }
+
+    #[test]
+    fn what_is_announced_carries_the_authorities_and_no_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let (one, two) = (certificate(), certificate());
+        let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
+        fs::write(path("both.pem"), format!("# mine\n{one}{key}junk\n{two}")).unwrap();
+        fs::write(path("registrar.yaml"), YAML).unwrap();
+        let loaded = load(&path("registrar.yaml")).unwrap();
+        let route = &loaded.wanted[0].route;
+        assert_eq!(
+            (&*route.host, route.protocol),
+            ("*-7.example.org", Protocol::Http2)
+        );
+        let expected = format!("{one}{two}").replace("\r\n", "\n");
+        let tls = route.tls.as_ref().unwrap();
+        assert_eq!(tls.trust, Trust::CaPem(expected));
+        assert_eq!(loaded.credentials.proof, Proof::Token(path("token")));
+        let sources = ["registrar.yaml", "both.pem", "ca.pem", "token"].map(path);
+        assert_eq!(loaded.sources, sources);
+        let host = fs::read_to_string(HOSTNAME).unwrap().to_ascii_lowercase();
+        assert_eq!(loaded.instance, host.trim().replace('.', "-"));
+    }
+
+    #[test]
+    fn every_file_of_authorities_that_is_wrong_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let second = YAML.split_once("routes:\n").unwrap().1;
+        let second = second.replace("-7.", "-8.").replace("both", "missing");
+        fs::write(path("registrar.yaml"), format!("{YAML}{second}")).unwrap();
+        fs::write(path("both.pem"), "nothing").unwrap();
+        let errors = load(&path("registrar.yaml")).unwrap_err().to_string();
+        assert!(
+            errors.contains("both.pem:1:1: holds no certificate"),
+            "{errors}"
+        );
+        assert!(
+            errors.contains("missing.pem:1:1: cannot be read"),
+            "{errors}"
+        );
+    }
+}

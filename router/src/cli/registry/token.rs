@@ -1,0 +1,165 @@
+//! `router registry token`.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use daemon::output;
+use serde_json::json;
+
+use super::ConnectionArgs;
+use super::operator::{SecretFile, create_operator};
+use super::session::{Session, WrongUsage, name, seconds};
+use crate::cli::OK;
+use crate::cli::table::table;
+use crate::observe::timestamp::date;
+use crate::registry::api::types::{Token, TokenSpec};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TokenCommand {
+    /// Make a token: the only time that it is shown
+    ///
+    /// A tenant's is made by a registry. An operator's is made on the spot, without any: its digest
+    /// goes into the file that `registry.api.operators` of router.yaml names.
+    Create(CreateArgs),
+    /// List tenants' tokens, without their secrets
+    List,
+    /// Make a tenant's token invalid
+    ///
+    /// What was announced with it stays until its time is up. An operator's is revoked by deleting
+    /// its line from the operators' file.
+    Revoke(RevokeArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CreateArgs {
+    /// For the registrars of this tenant
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_parser = name,
+        required_unless_present = "operator",
+        conflicts_with = "operator"
+    )]
+    tenant: Option<String>,
+    /// For an operator of this name
+    #[arg(long, value_name = "NAME", value_parser = name, requires = "file")]
+    operator: Option<String>,
+    /// The operators' file, which gets a line; it is made if it is not there
+    #[arg(long, value_name = "FILE", requires = "operator")]
+    file: Option<PathBuf>,
+    /// What it is for, to be seen in lists
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        conflicts_with = "operator"
+    )]
+    note: String,
+    /// It stops being valid after this time [default: never]
+    #[arg(long, value_name = "DURATION", value_parser = seconds, conflicts_with = "operator")]
+    expires_in: Option<u32>,
+    /// Write the token into this file, which only its owner can read, and not to stdout
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RevokeArgs {
+    /// As `list` shows it
+    id: String,
+}
+
+pub(super) fn run(command: &TokenCommand, connection: &ConnectionArgs) -> anyhow::Result<u8> {
+    match command {
+        TokenCommand::Create(args) => match (&args.operator, &args.file) {
+            (Some(operator), Some(file)) => {
+                let destination = destination(args.output.as_deref())?;
+                let (id, token) = create_operator(operator, file)?;
+                deliver(&id, token, destination, connection.json)?;
+            }
+            _ => create(args, connection)?,
+        },
+        TokenCommand::List => {
+            let session = Session::open(connection)?;
+            let tokens = session.ask(async |client| client.tokens().await)?;
+            session.print(&tokens.tokens, || listed(&tokens.tokens))?;
+        }
+        TokenCommand::Revoke(args) => {
+            let session = Session::open(connection)?;
+            session.ask(async |client| client.revoke_token(&args.id).await)?;
+            let id = &args.id;
+            session.print(&json!({"revoked": id}), || format!("{id} is revoked\n"))?;
+        }
+    }
+    Ok(OK)
+}
+
+fn create(args: &CreateArgs, connection: &ConnectionArgs) -> anyhow::Result<()> {
+    let tenant = args
+        .tenant
+        .clone()
+        .ok_or(WrongUsage("whose token? Give --tenant NAME"))?;
+    let session = Session::open(connection)?;
+    // Before there is a token that could be lost.
+    let destination = destination(args.output.as_deref())?;
+    let spec = TokenSpec {
+        tenant,
+        note: args.note.clone(),
+        expires_in: args.expires_in,
+    };
+    let new = session.ask(async |client| client.create_token(&spec).await)?;
+    deliver(&new.id, new.token, destination, session.is_json())
+}
+
+fn destination(file: Option<&Path>) -> anyhow::Result<Option<SecretFile>> {
+    let open = |file: &Path| {
+        SecretFile::beside(file).with_context(|| format!("cannot write {}", file.display()))
+    };
+    file.map(open).transpose()
+}
+
+/// Hands the token out, once.
+fn deliver(
+    id: &str,
+    token: String,
+    destination: Option<SecretFile>,
+    as_json: bool,
+) -> anyhow::Result<()> {
+    let mut told = json!({ "id": id });
+    let text = match destination {
+        Some(destination) => {
+            let file = destination.finish(&format!("{token}\n"))?;
+            told["file"] = file.display().to_string().into();
+            format!("token {id} is in {}\n", file.display())
+        }
+        None => {
+            let text = format!("{token}\n");
+            told["token"] = token.into();
+            text
+        }
+    };
+    Ok(output::print(&if as_json {
+        format!("{told:#}\n")
+    } else {
+        text
+    })?)
+}
+
+fn listed(tokens: &[Token]) -> String {
+    let day = |seconds: u64| date(UNIX_EPOCH + Duration::from_secs(seconds));
+    let row = |token: &Token| {
+        [
+            token.id.clone(),
+            token.tenant.clone(),
+            day(token.created),
+            token.expires.map_or_else(|| "never".to_owned(), day),
+            token.note.clone(),
+        ]
+    };
+    table(
+        ["ID", "TENANT", "MADE", "EXPIRES", "NOTE"],
+        tokens.iter().map(row),
+    )
+}
