@@ -1,11 +1,13 @@
 //! The router: found, started, asked, told to reload.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 use crate::client::Connection;
 use crate::namespace::Namespace;
@@ -125,6 +127,25 @@ impl Router {
             );
         }
         Ok(response.text())
+    }
+
+    /// Endpoints that it forwards a rule's requests to; none if it has no such rule.
+    ///
+    /// # Errors
+    /// If its page of routes cannot be read.
+    pub fn endpoints(&self, rule: &str) -> Result<BTreeSet<SocketAddr>> {
+        let page: Value = serde_json::from_str(&self.admin("/routes")?)?;
+        let routes = page["routes"].as_array().context("a list of routes")?;
+        let route = routes.iter().find(|it| it["host"] == rule);
+        route
+            .and_then(|it| it["endpoints"].as_array())
+            .into_iter()
+            .flatten()
+            .map(|it| {
+                let text = it.as_str().context("an endpoint is a text")?;
+                text.parse().context("an endpoint is an address")
+            })
+            .collect()
     }
 
     /// Tells it to read its files again.

@@ -13,6 +13,29 @@ use harness::tool::Tool;
 use harness::wait;
 use nix::sys::signal::Signal;
 
+/// What both ways to run it show of routes that announce themselves.
+const ANNOUNCEMENTS: [&str; 9] = [
+    "*.acme.example.org is leased to acme",
+    "shop.acme.example.org: the first answer after",
+    "a1,a2",
+    "a1 is withdrawn by its registrar after",
+    "a2 leaves after",
+    "a2 is announced again after",
+    "\u{2713} withdrawn after",
+    "(403 outside-zones)",
+    "(403 address-outside-zones)",
+];
+
+/// Rows of the table that count GETs.
+const ROWS: [&str; 6] = [
+    "announced",
+    "a1's NGINX stops, and is back",
+    "a2's registrar dies, and is back",
+    "both withdrawn and back",
+    "a1 is killed",
+    "globex meanwhile",
+];
+
 /// One at a time: each compares the whole machine before and after.
 static MACHINE: Mutex<()> = Mutex::new(());
 
@@ -24,6 +47,26 @@ fn demo() -> Tool {
             demo.environment(&variable(program), &binary.to_string_lossy())
         },
     )
+}
+
+/// Every GET of the table has been answered, by both workers of a tenant.
+fn assert_all_answered(shown: &str) {
+    for what in ROWS {
+        let begin = format!("  GET, {what} ");
+        let row = shown.lines().find_map(|line| line.strip_prefix(&begin));
+        let row = row.unwrap_or_else(|| panic!("{what:?} is not counted in:\n{shown}"));
+        let words: Vec<&str> = row.split_whitespace().collect();
+        let [requests, failed, one, _, other, _] = words[..] else {
+            panic!("{what}: {row}");
+        };
+        assert!(requests.parse::<usize>().unwrap() >= 1_000, "{what}: {row}");
+        assert_eq!(failed, "0", "{what}: {row}");
+        let both = [["a1", "a2"], ["g1", "g2"]];
+        assert!(both.contains(&[one, other]), "{what}: {row}");
+    }
+    for secret in ["ghr_", "gho_"] {
+        assert!(!shown.contains(secret), "a token is shown in:\n{shown}");
+    }
 }
 
 #[test]
@@ -44,9 +87,13 @@ fn the_demo_shows_what_it_promises_and_leaves_nothing() {
         "stranger               22              0              0             22",
         "router                 22             22             22             22",
         "nothing is left",
-    ] {
+    ]
+    .into_iter()
+    .chain(ANNOUNCEMENTS)
+    {
         assert!(shown.contains(word), "{word:?} is not in:\n{shown}");
     }
+    assert_all_answered(&shown);
     before.assert_unchanged().unwrap();
 }
 
@@ -57,9 +104,13 @@ fn the_demo_runs_without_root_on_loopback() {
         .unwrap_or_else(std::sync::PoisonError::into_inner);
     let before = MachineState::capture().unwrap();
     let shown = demo().args(["--loopback"]).succeed().unwrap();
-    for word in ["no root", "127.", "0 failed", "nothing is left"] {
+    for word in ["no root", "127.", "0 failed", "nothing is left"]
+        .into_iter()
+        .chain(ANNOUNCEMENTS)
+    {
         assert!(shown.contains(word), "{word:?} is not in:\n{shown}");
     }
+    assert_all_answered(&shown);
     before.assert_unchanged().unwrap();
 }
 
@@ -71,6 +122,8 @@ fn an_interrupted_demo_leaves_nothing() {
     let before = MachineState::capture().unwrap();
     for (signal, when) in [
         (Signal::SIGINT, "every host is"),
+        (Signal::SIGTERM, "router announce"),
+        (Signal::SIGINT, "A registrar is killed"),
         (Signal::SIGINT, "Under load"),
         (Signal::SIGTERM, "is dead"),
     ] {

@@ -14,6 +14,8 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use daemon::output;
 
+use crate::control::build::Built;
+
 /// Everything went well.
 const OK: u8 = 0;
 /// The files are refused, or the router failed.
@@ -108,6 +110,22 @@ struct ConfigArgs {
     /// The configuration; relative paths in it start at its folder
     #[arg(long, short, value_name = "FILE", default_value = "router.yaml")]
     config: PathBuf,
+}
+
+/// Says that a command which reads files has not seen all there is.
+fn mention_registry(built: &Built) {
+    let Some(_) = &built.router.registry else {
+        return;
+    };
+    let ask = match built.router.admin {
+        Some(admin) => {
+            format!("a running router tells of them at http://{admin}/routes and /explain?url=URL")
+        }
+        None => "`router registry route list` tells of them".to_owned(),
+    };
+    output::complain(&format!(
+        "note: routes of the registry are not among these; {ask}\n"
+    ));
 }
 
 /// Runs the command line of this process.

@@ -1,16 +1,21 @@
 //! Everything that the store holds, in memory: fed by listings and batches, asked by the API and by
 //! whoever publishes routes. Pure.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
-use std::net::SocketAddr;
+mod host_key;
+mod source;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use config::route::{HostMatch, UpstreamProtocol};
+use config::route::HostMatch;
+
+pub use host_key::HostKey;
+pub use source::{Source, resolve};
 
 use super::keys::{self, Key};
-use super::record::{Instance, Protocol, RouteSource, TicketSecrets, Tls, Token, Zone};
-use super::route::{RegistryEndpoint, RegistryRoute, RouteChange};
+use super::record::{Instance, RouteSource, TicketSecrets, Tls, Token, Zone};
+use super::route::{RegistryRoute, RouteChange};
 use super::store::{Batch, Event, KeyValue, LeaseId, Listing, Revision};
 
 /// Changes of routes that are remembered, so that a watch resumes.
@@ -36,30 +41,6 @@ pub struct View {
     tls: HashSet<Arc<Tls>>,
     /// How many names and TLS there may be until unused ones are looked for.
     tidy_at: usize,
-}
-
-/// A host rule, ordered as in the store: by its characters from the last to the first, so that what
-/// lies within one domain stands together.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct HostKey(pub HostMatch);
-
-/// What one source adds to a route.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Source {
-    /// Whose it is.
-    pub tenant: Arc<str>,
-    /// An instance's name, or `@api`.
-    pub name: Arc<str>,
-    /// What it adds, but for `tls`.
-    pub spec: Box<RouteSource>,
-    /// TLS towards its endpoints; the same object for all sources that say the same.
-    pub tls: Option<Arc<Tls>>,
-    /// When it came.
-    pub created: Revision,
-    /// When it changed last.
-    pub modified: Revision,
-    /// What it hangs on.
-    pub lease: Option<LeaseId>,
 }
 
 /// A registrar's announcement and its lease.
@@ -257,29 +238,44 @@ impl View {
         Some(found)
     }
 
-    /// What a router needs to serve on without the store: routes and ticket secrets.
-    pub fn kept(&self) -> Vec<KeyValue> {
-        let routes = self.routes.iter().flat_map(|(host, sources)| {
-            sources.iter().map(|source| {
+    /// Records of the next `most` rules after `after`, and the last of these rules: with
+    /// [`View::kept_tickets`], what a router needs to serve on without the store.
+    pub fn kept_routes(
+        &self,
+        after: Option<&HostMatch>,
+        most: usize,
+    ) -> (Vec<KeyValue>, Option<HostMatch>) {
+        let after = after.map(|host| HostKey(host.clone()));
+        let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let next = self.routes.range::<HostKey, _>((from, Bound::Unbounded));
+        let (mut records, mut last) = (Vec::new(), None);
+        for (key, sources) in next.take(most) {
+            let host = &key.0;
+            last = Some(host);
+            records.extend(sources.iter().map(|source| {
                 let mut spec = source.spec.clone();
                 spec.tls = source.tls.as_deref().cloned();
                 KeyValue {
-                    key: keys::route(&host.0, &source.tenant, &source.name),
+                    key: keys::route(host, &source.tenant, &source.name),
                     value: serde_json::to_vec(&spec).expect("a route is JSON").into(),
                     created: source.created,
                     modified: source.modified,
                     lease: None,
                 }
-            })
-        });
-        let tickets = self.tickets.iter().map(|secrets| KeyValue {
+            }));
+        }
+        (records, last.cloned())
+    }
+
+    /// See [`View::kept_routes`].
+    pub fn kept_tickets(&self) -> Option<KeyValue> {
+        self.tickets.as_ref().map(|secrets| KeyValue {
             key: keys::TICKET_SECRETS.to_owned(),
             value: serde_json::to_vec(secrets).expect("they are JSON").into(),
             created: self.revision,
             modified: self.revision,
             lease: None,
-        });
-        routes.chain(tickets).collect()
+        })
     }
 
     fn put(&mut self, entry: KeyValue, changes: &mut Changes) {
@@ -469,83 +465,10 @@ impl View {
     }
 }
 
-/// A route of all sources of the tenant that holds the rule: whoever's source is the oldest.
-///
-/// Claims let no second tenant in; should one stand in the store all the same, it gets no traffic.
-/// Where sources differ in what is spoken, the larger group of endpoints serves (of equal ones the
-/// one that changed last) until the others follow: a tenant moves its instances one by one.
-pub fn resolve(host: &HostMatch, sources: &[Source]) -> Option<RegistryRoute> {
-    let oldest = sources.iter().min_by_key(|it| it.created)?;
-    let tenant = Arc::clone(&oldest.tenant);
-    let sources: Vec<_> = sources.iter().filter(|it| it.tenant == tenant).collect();
-    let weight = |protocol: Protocol| {
-        let group = sources.iter().filter(|it| it.spec.protocol == protocol);
-        group.fold((0, Revision::default()), |(count, newest), it| {
-            (count + it.spec.endpoints.len(), newest.max(it.modified))
-        })
-    };
-    let protocol = if weight(Protocol::Http2) > weight(Protocol::Http1) {
-        Protocol::Http2
-    } else {
-        Protocol::Http1
-    };
-    let speaking = sources.iter().filter(|it| it.spec.protocol == protocol);
-    let mut by_address: HashMap<SocketAddr, (Revision, Option<Arc<Tls>>)> = HashMap::new();
-    for source in speaking.clone() {
-        for address in &source.spec.endpoints {
-            // Two sources may name one address; the newer knows better how to speak to it.
-            let known = by_address.get(address);
-            if known.is_none_or(|(modified, _)| *modified < source.modified) {
-                by_address.insert(*address, (source.modified, source.tls.clone()));
-            }
-        }
-    }
-    let mut endpoints: Vec<_> = by_address
-        .into_iter()
-        .map(|(address, (_, tls))| RegistryEndpoint { address, tls })
-        .collect();
-    endpoints.sort();
-    let newest_check = speaking
-        .filter(|it| it.spec.check.is_some())
-        .max_by_key(|it| it.modified);
-    Some(RegistryRoute {
-        host: host.clone(),
-        tenant,
-        shared: sources.iter().any(|it| it.spec.shared),
-        protocol: match protocol {
-            Protocol::Http1 => UpstreamProtocol::Http1,
-            Protocol::Http2 => UpstreamProtocol::Http2,
-        },
-        endpoints,
-        check: newest_check.and_then(|it| it.spec.check.clone()),
-    })
-}
-
 fn parse<T: serde::de::DeserializeOwned>(entry: &KeyValue) -> Result<T, String> {
     // serde's message may quote the value, and a value may hold a secret: the place is enough.
     serde_json::from_slice(&entry.value)
         .map_err(|error| format!("cannot be read, at column {}", error.column()))
-}
-
-impl PartialOrd for HostKey {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for HostKey {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        backwards(&self.0).cmp(backwards(&other.0))
-    }
-}
-
-/// The characters of a rule from the last to the first.
-fn backwards(host: &HostMatch) -> impl Iterator<Item = u8> {
-    let (text, star) = match host {
-        HostMatch::Exact(name) => (name.as_str(), None),
-        HostMatch::Suffix(suffix) => (suffix.as_str(), Some(b'*')),
-    };
-    text.bytes().rev().chain(star)
 }
 
 #[cfg(test)]

@@ -140,7 +140,7 @@ impl Door {
     /// Endpoints that it forwards a rule's requests to; none if it has no such rule.
     ///
     /// # Errors
-    /// If it does not run, or its page cannot be read.
+    /// If it does not run, or its page of routes cannot be read.
     pub fn endpoints(&self, rule: &str) -> Result<BTreeSet<SocketAddr>> {
         Ok(self.table()?.remove(rule).unwrap_or_default())
     }
@@ -173,7 +173,7 @@ impl Door {
     /// # Errors
     /// As [`Door::endpoints`].
     pub fn rules(&self) -> Result<Vec<Value>> {
-        let mut page: Value = serde_json::from_str(&self.page("/routes")?)?;
+        let mut page: Value = serde_json::from_str(&self.running()?.admin("/routes")?)?;
         match page["routes"].take() {
             Value::Array(rules) => Ok(rules),
             other => bail!("no list of routes: {other}"),
@@ -185,7 +185,7 @@ impl Door {
     /// # Errors
     /// If it does not run, or has no such metric.
     pub fn metric(&self, name: &str) -> Result<f64> {
-        let page = self.page("/metrics")?;
+        let page = self.running()?.admin("/metrics")?;
         page.lines()
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
             .with_context(|| format!("there is no metric {name}"))
@@ -197,7 +197,7 @@ impl Door {
     /// As [`Door::metric`].
     pub fn answers(&self, status: u16) -> Result<u64> {
         let line = format!("router_registry_requests_total{{code=\"{status}\"}} ");
-        let page = self.page("/metrics")?;
+        let page = self.running()?.admin("/metrics")?;
         // A status that never was has no line.
         let count = page.lines().find_map(|it| it.strip_prefix(&line));
         count.map_or(Ok(0), |it| it.parse().context("a count"))
@@ -222,11 +222,10 @@ impl Door {
         Ok(self.metric("router_registry_connected")? > 0.0)
     }
 
-    fn page(&self, path: &str) -> Result<String> {
+    fn running(&self) -> Result<&Router> {
         self.router
             .as_ref()
-            .with_context(|| format!("the router of {} does not run", self.host.name))?
-            .admin(path)
+            .with_context(|| format!("the router of {} does not run", self.host.name))
     }
 }
 

@@ -2,29 +2,33 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
-use harness::load::{Load, Tally};
+use anyhow::{Result, bail, ensure};
+use harness::load::Tally;
 use harness::{wait, websocket};
 
+use crate::announcements;
 use crate::report::{Report, Row};
 use crate::stage::{ENCRYPTED, NEW_HOST, PLAIN, Stage, Tenant};
 
 /// Answers to wait for between two events under load.
-const STRETCH: usize = 1_000;
+pub(crate) const STRETCH: usize = 1_000;
 
 /// Messages sent over the WebSocket.
 const MESSAGES: usize = 20;
 
 /// Everything, and the table.
 pub(crate) fn play(stage: &mut Stage, report: &mut Report) -> Result<()> {
-    let mut curls = 0;
-    redirect(stage, report, &mut curls)?;
-    both_protocols(stage, report, &mut curls)?;
+    announcements::leases(stage, report)?;
+    announcements::announced(stage, report)?;
+    redirect(stage, report)?;
+    both_protocols(stage, report)?;
     web_socket(stage, report)?;
-    under_load(stage, report, &mut curls)?;
+    announcements::go_and_come(stage, report)?;
+    announcements::foreign_claims(stage, report)?;
+    under_load(stage, report)?;
     report.row(Row {
         what: "curl".into(),
-        requests: curls,
+        requests: report.curls,
         failures: 0,
         by: "the commands above".into(),
     });
@@ -38,7 +42,7 @@ pub(crate) fn play(stage: &mut Stage, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-fn redirect(stage: &Stage, report: &Report, curls: &mut usize) -> Result<()> {
+fn redirect(stage: &Stage, report: &mut Report) -> Result<()> {
     report.heading("Plain HTTP is redirected, never forwarded");
     let target = "/cart?item=7";
     let url = format!("http://{}{target}", stage.authority("http", PLAIN.host));
@@ -47,7 +51,6 @@ fn redirect(stage: &Stage, report: &Report, curls: &mut usize) -> Result<()> {
         report,
         &["-w", r"%{http_code} -> %{redirect_url}\n", &url],
     )?;
-    *curls += 1;
     let expected = format!(
         "308 -> https://{}{target}",
         stage.authority("https", PLAIN.host)
@@ -59,7 +62,7 @@ fn redirect(stage: &Stage, report: &Report, curls: &mut usize) -> Result<()> {
     Ok(())
 }
 
-fn both_protocols(stage: &Stage, report: &Report, curls: &mut usize) -> Result<()> {
+fn both_protocols(stage: &Stage, report: &mut Report) -> Result<()> {
     report.heading("HTTP/2 and HTTP/1.1 to both tenants");
     for tenant in [PLAIN, ENCRYPTED] {
         for (option, version) in [("--http2", "2"), ("--http1.1", "1.1")] {
@@ -69,7 +72,6 @@ fn both_protocols(stage: &Stage, report: &Report, curls: &mut usize) -> Result<(
                 report,
                 &[option, "-w", r"HTTP/%{http_version} %{http_code}\n", &url],
             )?;
-            *curls += 1;
             ensure!(
                 shown.contains(&format!("of tenant {}\n", tenant.name))
                     && shown.contains(&format!("HTTP/{version} 200")),
@@ -83,12 +85,8 @@ fn both_protocols(stage: &Stage, report: &Report, curls: &mut usize) -> Result<(
 
 fn web_socket(stage: &Stage, report: &Report) -> Result<()> {
     report.heading("A WebSocket, through the router and NGINX");
-    let connect = || stage.tls.connect(stage.https, PLAIN.host);
-    let connection = stage
-        .namespace()
-        .map_or_else(connect, |it| it.run(connect))?;
     let url = format!("wss://{}/ws", stage.authority("https", PLAIN.host));
-    let mut socket = websocket::Client::open(&url, connection)?;
+    let mut socket = websocket::Client::open(&url, stage.connect(PLAIN.host)?)?;
     for number in 0..MESSAGES {
         socket.echo(&format!("message {number}"))?;
     }
@@ -99,58 +97,36 @@ fn web_socket(stage: &Stage, report: &Report) -> Result<()> {
     Ok(())
 }
 
-fn under_load(stage: &mut Stage, report: &mut Report, curls: &mut usize) -> Result<()> {
+fn under_load(stage: &mut Stage, report: &mut Report) -> Result<()> {
     report.heading("Under load: a worker dies, a route is added");
     let begun = Instant::now();
-    let start = |tenant: Tenant| {
-        Load::start(
-            4,
-            &stage.tls,
-            stage.https,
-            &[tenant.host],
-            stage.namespace(),
-        )
-    };
-    let (plain, encrypted) = (start(PLAIN)?, start(ENCRYPTED)?);
+    let (plain, encrypted) = (stage.load(PLAIN)?, stage.load(ENCRYPTED)?);
     plain.wait_for(STRETCH)?;
 
-    let victim = stage
-        .workers
-        .iter_mut()
-        .find(|it| it.name == PLAIN.workers[0])
-        .context("the first worker is on the stage")?;
-    report.command(&format!("kill -KILL {}", victim.nginx.process.pid()));
-    victim.nginx.process.crash();
-    report.result(&format!(
-        "worker {} of {} is dead",
-        victim.name, victim.tenant
-    ));
+    let victim = PLAIN.workers[0];
+    let nginx = stage.worker(victim)?.nginx()?;
+    report.command(&format!("kill -KILL {}", nginx.pid()));
+    nginx.crash();
+    report.result(&format!("worker {victim} of {} is dead", PLAIN.name));
     plain.wait_for(STRETCH)?;
 
     let url = format!("https://{}/hello", stage.authority("https", NEW_HOST));
     let status = ["-o", "/dev/null", "-w", r"%{http_code}\n", &url];
     let before = curl(stage, report, &status)?;
-    *curls += 1;
     ensure!(
         before.trim() == "404",
         "expected 404 for a host without a route"
     );
-    let file = stage.add_route()?;
     let added = Instant::now();
-    report.line(&format!(
-        "  routes.d/{} is dropped into place",
-        file.file_name().unwrap_or_default().to_string_lossy()
-    ));
+    add_route(stage, report)?;
     wait::until("the new route to work", Duration::from_secs(20), || {
         stage
-            .tool("curl", &status)
-            .succeed()
-            .ok()
-            .filter(|it| it.trim() == "200")
+            .status(NEW_HOST)
+            .is_ok_and(|it| it == 200)
+            .then_some(())
     })?;
     let after = added.elapsed();
     curl(stage, report, &[&url])?;
-    *curls += 1;
     report.holds(&format!(
         "the new route answers after {:.1} s",
         after.as_secs_f64()
@@ -159,8 +135,12 @@ fn under_load(stage: &mut Stage, report: &mut Report, curls: &mut usize) -> Resu
 
     let (plain, encrypted) = (plain.finish(), encrypted.finish());
     let seconds = begun.elapsed().as_secs_f64();
-    for (tenant, tally) in [(PLAIN, &plain), (ENCRYPTED, &encrypted)] {
-        report.row(row(tenant, tally));
+    let other = format!("{} meanwhile", ENCRYPTED.name);
+    for (tenant, what, tally) in [
+        (PLAIN, format!("{victim} is killed"), &plain),
+        (ENCRYPTED, other, &encrypted),
+    ] {
+        report.row(Row::of_gets(&what, tally));
         if let Some(first) = tally.failures.first() {
             bail!(
                 "{} GETs of {} failed, first {first}",
@@ -178,29 +158,36 @@ fn under_load(stage: &mut Stage, report: &mut Report, curls: &mut usize) -> Resu
     Ok(())
 }
 
-fn row(tenant: Tenant, tally: &Tally) -> Row {
-    let killed = PLAIN.workers[0];
-    let by: Vec<String> = tally
-        .workers
-        .iter()
-        .map(|(name, count)| {
-            let note = if name == killed { " until killed" } else { "" };
-            format!("{name} {count}{note}")
-        })
-        .collect();
-    Row {
-        what: format!("GET, tenant {}", tenant.name),
-        requests: tally.answered() + tally.failures.len(),
-        failures: tally.failures.len(),
-        by: by.join(", "),
+/// A route that nobody announces, and that stays: put by the tenant itself.
+fn add_route(stage: &Stage, report: &Report) -> Result<()> {
+    let Tenant { name, .. } = ENCRYPTED;
+    let (token, server_name) = (format!("{name}.token"), ENCRYPTED.ingress_name());
+    let endpoints = stage.workers_of(ENCRYPTED);
+    let endpoints: Vec<String> = endpoints.map(|it| it.endpoint().to_string()).collect();
+    let mut arguments = vec!["registry", "route", "add", NEW_HOST];
+    for endpoint in &endpoints {
+        arguments.extend(["--endpoint", endpoint]);
     }
+    arguments.extend(["--tls-server-name", &server_name, "--tls-ca", "ca.pem"]);
+    arguments.extend(["--token-file", &token]);
+    announcements::router(stage, report, &arguments)
+}
+
+/// Who answered how often.
+pub(crate) fn answered_by(tally: &Tally) -> String {
+    let workers = tally.workers.iter();
+    let each: Vec<String> = workers
+        .map(|(name, count)| format!("{name} {count}"))
+        .collect();
+    each.join(", ")
 }
 
 /// Runs curl on the client's host and shows command and output.
-fn curl(stage: &Stage, report: &Report, arguments: &[&str]) -> Result<String> {
+pub(crate) fn curl(stage: &Stage, report: &mut Report, arguments: &[&str]) -> Result<String> {
     let tool = stage.tool("curl", arguments);
     report.command(tool.line());
     let output = tool.succeed()?;
     report.result(&output);
+    report.curls += 1;
     Ok(output)
 }

@@ -1,5 +1,5 @@
-//! `./x demo`: the router in front of two tenants, then a guarded cluster and a stranger, on hosts
-//! made for the purpose.
+//! `./x demo`: the router in front of two tenants that announce themselves, then a guarded cluster and
+//! a stranger, on hosts made for the purpose.
 //!
 //! Shows, with the commands it runs, what the programs do; ends with a table of counts and leaves
 //! nothing behind. Fails if anything is not as it should be.
@@ -7,9 +7,11 @@
 #![forbid(unsafe_code)]
 
 mod acts;
+mod announcements;
 mod isolation;
 mod report;
 mod stage;
+mod worker;
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -56,7 +58,11 @@ fn run(loopback: bool, report: &mut Report) -> Result<()> {
 
     let shown = Stage::set(loopback, &mut namespaces, report).and_then(|mut stage| {
         acts::play(&mut stage, report).inspect_err(|_| {
-            report.log("the router's last words", &stage.router_log());
+            report.log("the router's last words", &stage.router.log());
+            for worker in &stage.workers {
+                let title = format!("the last words of {}'s registrar", worker.name);
+                report.log(&title, &worker.registrar_log());
+            }
         })
     });
     let shown = shown.and_then(|()| {

@@ -5,8 +5,14 @@
 use std::io::IsTerminal;
 use std::time::Duration;
 
+use harness::load::Tally;
+
+use crate::acts::answered_by;
+
 /// Prints, in colour on a terminal.
 pub(crate) struct Report {
+    /// How often curl was run.
+    pub(crate) curls: usize,
     colour: bool,
     rows: Vec<Row>,
 }
@@ -21,6 +27,18 @@ pub(crate) struct Row {
     pub(crate) failures: usize,
     /// Who answered.
     pub(crate) by: String,
+}
+
+impl Row {
+    /// What became of GETs.
+    pub(crate) fn of_gets(what: &str, tally: &Tally) -> Self {
+        Self {
+            what: format!("GET, {what}"),
+            requests: tally.answered() + tally.failures.len(),
+            failures: tally.failures.len(),
+            by: answered_by(tally),
+        }
+    }
 }
 
 /// Who was answered at how many doors, time after time.
@@ -43,6 +61,7 @@ impl Report {
     pub(crate) fn new() -> Self {
         let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         Self {
+            curls: 0,
             colour,
             rows: Vec::new(),
         }
@@ -97,13 +116,10 @@ impl Report {
     /// Prints the table.
     pub(crate) fn table(&self) {
         self.heading("In numbers");
-        println!(
-            "  {}",
-            self.paint(
-                "2",
-                "what                      requests   failed   answered by"
-            )
-        );
+        let width = self.rows.iter().map(|it| it.what.chars().count()).max();
+        let width = width.unwrap_or_default();
+        let head = format!("{:<width$}  requests   failed   answered by", "what");
+        println!("  {}", self.paint("2", &head));
         for Row {
             what,
             requests,
@@ -111,7 +127,7 @@ impl Report {
             by,
         } in &self.rows
         {
-            println!("  {what:<24}  {requests:>8}   {failures:>6}   {by}");
+            println!("  {what:<width$}  {requests:>8}   {failures:>6}   {by}");
         }
     }
 

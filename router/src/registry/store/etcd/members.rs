@@ -7,7 +7,7 @@ use config::router::EtcdStore;
 use etcd_client::{Channel, Client, ConnectOptions, Error, KvClient, LeaseClient, WatchClient};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
-use tonic::transport::Endpoint;
+use tonic::transport::{ClientTlsConfig, Endpoint};
 use tracing::warn;
 
 use super::super::StoreError;
@@ -198,7 +198,19 @@ impl Members {
             }
             (Err(error), None) => return Err(error.to_string()),
         };
-        let endpoint = member.endpoint.clone().tls_config(tls);
+        // Rare, and ten times as large as all else that a call is made of.
+        let link = Box::pin(self.connect(index, tls, stamp)).await?;
+        *held = Some(link.clone());
+        Ok(link)
+    }
+
+    async fn connect(
+        &self,
+        member: usize,
+        tls: ClientTlsConfig,
+        stamp: Stamp,
+    ) -> Result<Link, String> {
+        let endpoint = self.members[member].endpoint.clone().tls_config(tls);
         let channel = match endpoint {
             Ok(endpoint) => endpoint.connect().await,
             Err(error) => Err(error),
@@ -211,20 +223,18 @@ impl Members {
         // A call may wait for a leader; a watch on a member without one would wait for ever.
         let calls = client(ConnectOptions::new()).await?;
         let watches = client(ConnectOptions::new().with_require_leader(true)).await?;
-        let link = Link {
+        Ok(Link {
             kv: calls.kv_client().max_decoding_message_size(LARGEST_ANSWER),
             lease: calls.lease_client(),
             watch: watches
                 .watch_client()
                 .max_decoding_message_size(LARGEST_ANSWER),
             place: Place {
-                member: index,
+                member,
                 number: self.links.fetch_add(1, Ordering::Relaxed),
             },
             stamp,
-        };
-        *held = Some(link.clone());
-        Ok(link)
+        })
     }
 }
 
