@@ -88,7 +88,7 @@ impl Totals {
             "what": what,
             "first router, s": seconds(times.iter().min()),
             "all routers, s": seconds(times.iter().max()),
-            "batches": after.batches - before.batches,
+            "batches": format!("{:.0}", after.batches - before.batches),
             "calls": after.done - before.done + limited + failed,
             "of them 429": limited,
             "of them 5xx": failed,
