@@ -79,7 +79,8 @@ enum Command {
     /// Reloads on SIGHUP and when a file changes, without cutting a connection; a file that is
     /// refused changes nothing and is logged with the reason. SIGTERM and SIGINT drain: no new
     /// connections, each old one ends with the request it is in, at the latest after
-    /// timeouts.drain. A second signal ends at once. The log goes to stderr, the access log to
+    /// timeouts.drain. Before that the router serves for timeouts.drain_delay and says that it is
+    /// not ready. A second signal ends at once. The log goes to stderr, the access log to
     /// stdout.
     Run(run::RunArgs),
     /// Tell everything that is wrong with a configuration
