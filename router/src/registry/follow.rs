@@ -302,3 +302,84 @@ impl<P: Publish> Follower<P> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+    use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+    use crate::registry::store::{Embedded, Put, Store, Transaction};
+
+    use super::*;
+
+    /// Tells how many changes were published at once; the first time, all there are.
+    struct Told(UnboundedSender<usize>);
+
+    impl Publish for Told {
+        fn routes(&mut self, update: RegistryUpdate) {
+            let count = match update {
+                RegistryUpdate::Reset(routes) => routes.len(),
+                RegistryUpdate::Changes(changes) => changes.len(),
+            };
+            let _ = self.0.send(count);
+        }
+
+        fn tickets(&mut self, _: Option<&TicketSecrets>, _: bool) {}
+
+        fn reachable(&mut self, _: bool) {}
+
+        fn followed(&mut self, _: Revision) {}
+    }
+
+    async fn followed(window: Duration) -> (Arc<RouteRegistry>, UnboundedReceiver<usize>, TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Embedded::open(folder.path()).await.unwrap();
+        let registry = Arc::new(RouteRegistry::new(Store::Embedded(store)));
+        let (sender, mut published) = unbounded_channel();
+        let follower = Follower::new(Arc::clone(&registry), Told(sender), window, None);
+        tokio::spawn(follower.run());
+        assert_eq!(published.recv().await, Some(0));
+        (registry, published, folder)
+    }
+
+    async fn put(registry: &RouteRegistry, names: &[&str]) {
+        let puts = names.iter().map(|name| Put {
+            key: format!("route/gro.x.{name}/acme/w1"),
+            value: r#"{"endpoints":["10.0.0.1:1"]}"#.into(),
+            lease: None,
+        });
+        let transaction = Transaction {
+            puts: puts.collect(),
+            ..Transaction::default()
+        };
+        registry.store.commit(&transaction).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_change_after_quiet_waits_for_no_window_and_those_that_follow_come_together() {
+        let window = Duration::from_millis(500);
+        let (registry, mut published, _folder) = followed(window).await;
+        for _ in 0..2 {
+            tokio::time::sleep(window + Duration::from_millis(20)).await;
+            let begun = Instant::now();
+            put(&registry, &["a"]).await;
+            assert_eq!(published.recv().await, Some(1));
+            let first = begun.elapsed();
+            assert!(first < window, "{first:?}");
+            for names in [&["b"][..], &["c", "d"], &["b"]] {
+                put(&registry, names).await;
+            }
+            assert_eq!(published.recv().await, Some(3), "b, c and d");
+            assert!(begun.elapsed() >= window);
+        }
+    }
+
+    #[tokio::test]
+    async fn without_a_window_every_change_is_published_at_once() {
+        let (registry, mut published, _folder) = followed(Duration::ZERO).await;
+        for names in [&["a"][..], &["b", "c"], &["a"]] {
+            put(&registry, names).await;
+            assert_eq!(published.recv().await, Some(names.len()));
+        }
+    }
+}
