@@ -284,7 +284,7 @@ impl<P: Publish> Follower<P> {
         if let Some(keeper) = &self.keeper {
             keeper.hurry();
         }
-        tokio::time::sleep(pause.mul_f64(0.5 + super::change::fraction() / 2.0)).await;
+        tokio::time::sleep(pause.mul_f64(0.5 + super::jitter::fraction() / 2.0)).await;
         *pause = (*pause * 2).min(PAUSES.1);
     }
 

@@ -15,6 +15,8 @@ pub mod change;
 pub mod claims;
 pub mod client;
 pub mod follow;
+mod hex;
+pub(crate) mod jitter;
 pub mod keys;
 pub mod memory;
 pub mod record;

@@ -15,6 +15,7 @@ use super::{Decision, FileNames, TRANSACTION_ITEMS, refused, stands_in_a_file, t
 use crate::registry::api::problem::Problem;
 use crate::registry::api::types::{Announced, Announcement};
 use crate::registry::claims::{self, Claim};
+use crate::registry::hex::to_hex;
 use crate::registry::keys;
 use crate::registry::record::{Instance, RouteSource};
 use crate::registry::shared::RouteRegistry;
@@ -314,10 +315,5 @@ fn refuse_too_many(registry: &RouteRegistry, request: &Announce<'_>) -> Result<(
 /// The same for the same announcement at every router.
 fn digest_of(announcement: &Announcement) -> String {
     let text = serde_json::to_vec(announcement).expect("an announcement is JSON");
-    let digest = digest(&SHA256, &text);
-    digest
-        .as_ref()
-        .iter()
-        .map(|it| format!("{it:02x}"))
-        .collect()
+    to_hex(digest(&SHA256, &text).as_ref())
 }
