@@ -42,16 +42,7 @@ static ROWS: Mutex<Rows> = Mutex::new(Rows::new(
 
 static LOAD: Mutex<Rows> = Mutex::new(Rows::new(
     "registry-stolen-load",
-    &[
-        "clients of both tenants",
-        Count::HEAD[0],
-        Count::HEAD[1],
-        Count::HEAD[2],
-        Count::HEAD[3],
-        Count::HEAD[4],
-        Count::HEAD[5],
-        Count::HEAD[6],
-    ],
+    &const { Count::head::<8>("clients of both tenants", &[]) },
 ));
 
 /// A call that aims at the victim.

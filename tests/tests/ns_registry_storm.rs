@@ -40,16 +40,7 @@ static ROWS: Mutex<Rows> = Mutex::new(Rows::new(
 
 static LOAD: Mutex<Rows> = Mutex::new(Rows::new(
     "registry-storm-load",
-    &[
-        "clients of other tenants",
-        Count::HEAD[0],
-        Count::HEAD[1],
-        Count::HEAD[2],
-        Count::HEAD[3],
-        Count::HEAD[4],
-        Count::HEAD[5],
-        Count::HEAD[6],
-    ],
+    &const { Count::head::<8>("clients of other tenants", &[]) },
 ));
 
 #[derive(Clone, Copy, Debug)]

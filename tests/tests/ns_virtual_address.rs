@@ -39,16 +39,7 @@ const MOVED: Duration = Duration::from_secs(10);
 
 static ROWS: Mutex<Rows> = Mutex::new(Rows::new(
     "edge-clients-move",
-    &[
-        "what happens",
-        Count::HEAD[0],
-        Count::HEAD[1],
-        Count::HEAD[2],
-        Count::HEAD[3],
-        Count::HEAD[4],
-        Count::HEAD[5],
-        Count::HEAD[6],
-    ],
+    &const { Count::head::<8>("what happens", &[]) },
 ));
 
 fn note(what: &str, count: &Count) {
