@@ -1,5 +1,5 @@
 //! Gatehouse beside its peers, in the same run on the same machine: `./x bench router`. And the
-//! table of routes beside itself, small and large: `./x bench registry-lookup`.
+//! route registry beside a bare watch of etcd, and among few and many routes: `./x bench registry`.
 //!
 //! NGINX, HAProxy, the router and a rival built on pingora-proxy stand side by side on one core
 //! and are loaded in turn; client and backend have the other core. What counts is the CPU time a
@@ -14,6 +14,7 @@ mod machine;
 mod measure;
 mod process;
 mod record;
+mod registry;
 mod registry_lookup;
 mod report;
 mod row;
@@ -28,6 +29,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::contender::Contender;
+use crate::registry::RegistryBench;
 use crate::registry_lookup::{RegistryLookup, RegistryMemory};
 use crate::row::Row;
 
@@ -46,7 +48,10 @@ struct Arguments {
 enum Command {
     /// The router beside NGINX, HAProxy and pingora-proxy.
     Router(RouterBench),
-    /// The table of routes, from 10 to 1,000,000 hosts.
+    /// The route registry: how fast a change is in force, and what many routes cost.
+    Registry(RegistryBench),
+    /// Lookups in small and large tables; a process of its own, which `registry` starts.
+    #[command(hide = true)]
     RegistryLookup(RegistryLookup),
     /// What a number of routes takes; a process of its own, which `registry-lookup` starts.
     #[command(hide = true)]
@@ -88,7 +93,8 @@ pub(crate) struct RouterBench {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Router(bench) => runner::run(bench),
-        Command::RegistryLookup(bench) => registry_lookup::run(&bench),
+        Command::Registry(bench) => registry::run(&bench),
+        Command::RegistryLookup(bench) => registry_lookup::tell(&bench),
         Command::RegistryMemory(one) => registry_lookup::memory::tell(&one),
     };
     match result {

@@ -156,6 +156,33 @@ pub(crate) fn openssl() -> String {
     crate::contender::first_line("openssl", &["version"])
 }
 
+/// Keeps all threads of a process to a core, and there behind all others.
+pub(crate) fn stand_back(pid: u32, core: usize) -> Result<()> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).context("process ended")?;
+    for task in tasks {
+        let task = task.context("process ended")?.file_name();
+        stand_back_thread(&task.to_string_lossy(), core)?;
+    }
+    Ok(())
+}
+
+/// The same for a thread: the lowest priority, which those that it starts inherit.
+pub(crate) fn stand_back_thread(thread: &str, core: usize) -> Result<()> {
+    let core = core.to_string();
+    for arguments in [
+        ["taskset", "--pid", "--cpu-list", &core, thread],
+        ["renice", "-n", "19", "-p", thread],
+    ] {
+        let output = command(arguments[0]).args(&arguments[1..]).output();
+        let output = output.context("util-linux and bsdutils")?;
+        // It may have ended meanwhile.
+        if !output.status.success() && Path::new("/proc").join(thread).exists() {
+            bail!("{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+    Ok(())
+}
+
 fn children(pid: u32) -> Result<Vec<u32>> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).context("process ended")?;
     let mut children = Vec::new();

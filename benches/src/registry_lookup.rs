@@ -6,45 +6,48 @@
 pub(crate) mod memory;
 mod record;
 mod report;
-mod routes;
+pub(crate) mod routes;
 mod table;
 
-use std::fs;
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 
-use self::record::{Measured, Record, Settings};
+use self::record::{Measured, Settings};
 use self::routes::Tables;
-use crate::machine::Machine;
 use crate::process::Cores;
 
 pub(crate) use self::memory::RegistryMemory;
+pub(crate) use self::record::Record;
+pub(crate) use self::report::{method, tables, verdict};
 
 /// Routes per table.
 const SIZES: [u32; 6] = [10, 100, 1_000, 10_000, 100_000, 1_000_000];
 
-/// What to run. A run over all sizes writes its results to docs/results; a partial one is only
-/// printed, unless --out says where to write it.
+/// What to run.
 #[derive(Args)]
 pub(crate) struct RegistryLookup {
-    /// Rounds; each goes over all sizes.
-    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
-    /// The largest table, for a quick look.
-    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(10..))]
     most: u32,
-    /// Folder that registry-lookup.md and registry-lookup.json are written to.
-    #[arg(long)]
-    out: Option<PathBuf>,
 }
 
-/// Runs the bench and writes or prints its results.
-pub(crate) fn run(bench: &RegistryLookup) -> Result<()> {
+/// Measures tables up to so many routes, in a process of its own: what this one holds in memory must
+/// not be in the way.
+pub(crate) fn measure(rounds: u32, most: u32) -> Result<Record> {
+    let program = std::env::current_exe().context("this program's file")?;
+    let mut command = Command::new(program);
+    command.args(["registry-lookup", &rounds.to_string(), &most.to_string()]);
+    let output = command.stderr(Stdio::inherit()).output();
+    let output = output.context("registry-lookup")?;
+    ensure!(output.status.success(), "registry-lookup failed");
+    serde_json::from_slice(&output.stdout).context("registry-lookup")
+}
+
+/// The process that measures.
+pub(crate) fn tell(bench: &RegistryLookup) -> Result<()> {
     let sizes: Vec<u32> = SIZES.into_iter().filter(|it| *it <= bench.most).collect();
-    let machine = Machine::look();
     let core = Cores::claim()?.rig;
     // First, while this process has nothing that could be in the way.
     let memory = sizes
@@ -57,14 +60,13 @@ pub(crate) fn run(bench: &RegistryLookup) -> Result<()> {
         .collect::<Result<Vec<_>>>()?;
     let mut measured: Vec<Measured> = Vec::new();
     for round in 0..bench.rounds {
-        eprintln!("round {} of {}", round + 1, bench.rounds);
+        eprintln!("lookups: round {} of {}", round + 1, bench.rounds);
         for at in 0..tables.len() {
             let at = (at + round as usize) % tables.len();
             measured.push(table::measure(&mut tables[at], round)?);
         }
     }
     let record = Record {
-        machine,
         settings: Settings {
             rounds: bench.rounds,
             sizes,
@@ -73,22 +75,7 @@ pub(crate) fn run(bench: &RegistryLookup) -> Result<()> {
         memory,
         measured,
     };
-    show(&report::tables(&record))?;
-    let complete = bench.most >= SIZES[SIZES.len() - 1];
-    let out = bench.out.clone();
-    match out.or_else(|| complete.then(|| PathBuf::from("docs/results"))) {
-        Some(out) => write(&record, &out),
-        None => Ok(()),
-    }
-}
-
-fn write(record: &Record, out: &Path) -> Result<()> {
-    fs::create_dir_all(out).with_context(|| format!("folder {}", out.display()))?;
-    let json = serde_json::to_string_pretty(record).context("raw results")?;
-    let file = |ending: &str| out.join(format!("registry-lookup.{ending}"));
-    fs::write(file("json"), json + "\n").context("registry-lookup.json")?;
-    fs::write(file("md"), report::document(record)).context("registry-lookup.md")?;
-    show(&format!("Written to {}\n", out.display()))
+    show(&serde_json::to_string(&record).context("result")?)
 }
 
 fn show(text: &str) -> Result<()> {

@@ -344,11 +344,12 @@ fn build(bench: &RouterBench, contenders: &[Contender]) -> Result<Built> {
         }
         cargo_build(package, name)
     };
-    // `./x bench` has built the router already and says where.
-    let given = std::env::var_os("GATEHOUSE_ROUTER").map(PathBuf::from);
-    let given = bench.router.clone().or(given);
+    let router = match contenders.contains(&Contender::Router) {
+        true => router(bench.router.as_ref())?,
+        false => PathBuf::new(),
+    };
     Ok(Built {
-        router: program(&given, Contender::Router, "router", "router")?,
+        router,
         rival: program(
             &bench.rival,
             Contender::Pingora,
@@ -356,6 +357,17 @@ fn build(bench: &RouterBench, contenders: &[Contender]) -> Result<Built> {
             "rival",
         )?,
     })
+}
+
+/// The router that is measured: the one handed in, the one that `./x bench` has built, or a new one.
+pub(crate) fn router(given: Option<&PathBuf>) -> Result<PathBuf> {
+    let built = std::env::var_os("GATEHOUSE_ROUTER").map(PathBuf::from);
+    match given.cloned().or(built) {
+        Some(path) => {
+            fs::canonicalize(&path).with_context(|| format!("router: {}", path.display()))
+        }
+        None => cargo_build("router", "router"),
+    }
 }
 
 fn cargo_build(package: &str, name: &str) -> Result<PathBuf> {

@@ -31,15 +31,9 @@ pub(crate) struct Site {
 impl Site {
     /// Makes the folder (in memory where `/dev/shm` exists) and the certificate.
     pub(crate) fn new() -> Result<Self> {
-        let memory = Path::new("/dev/shm");
-        let parent = if memory.is_dir() {
-            memory.to_owned()
-        } else {
-            std::env::temp_dir()
-        };
         let folder = tempfile::Builder::new()
             .prefix("gatehouse-bench-")
-            .tempdir_in(parent)
+            .tempdir_in(memory_folder())
             .context("temporary folder")?;
         let (certificate_pem, key_pem, authority) = certificate().context("certificate")?;
         let certificate = folder.path().join("bench.crt");
@@ -75,6 +69,15 @@ impl Site {
             PORTS.start(),
             PORTS.end()
         )
+    }
+}
+
+/// `/dev/shm` where it exists, so that no disk is measured.
+pub(crate) fn memory_folder() -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    match memory.is_dir() {
+        true => memory.to_owned(),
+        false => std::env::temp_dir(),
     }
 }
 

@@ -140,6 +140,9 @@ pub struct Timeouts {
     pub upgraded_idle: Duration,
     /// How long an endpoint that refused a connection is passed over. 5 s.
     pub endpoint_rest: Duration,
+    /// How long the router goes on as before at the end while it says that it is not ready, so that
+    /// health checks send clients elsewhere before the drain begins. Up to 5 min. 0.
+    pub drain_delay: Duration,
     /// How long a drain may take. 30 s.
     pub drain: Duration,
 }

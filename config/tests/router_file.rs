@@ -68,6 +68,7 @@ fn three_lines_are_enough_and_the_rest_has_defaults() {
     assert_eq!(router.timeouts.upstream_idle, seconds(55));
     assert_eq!(router.timeouts.upgraded_idle, seconds(3600));
     assert_eq!(router.timeouts.endpoint_rest, seconds(5));
+    assert_eq!(router.timeouts.drain_delay, Duration::ZERO);
     assert_eq!(router.timeouts.drain, seconds(30));
     assert_eq!(router.limits.head_bytes, 32 * 1024);
     assert_eq!(router.limits.head_fields, 100);
@@ -296,6 +297,18 @@ fn timeouts() {
         .timeouts;
     assert_eq!(timeouts.upstream_idle, Duration::from_millis(74_999));
     assert_eq!(timeouts.response_head, Duration::from_secs(90));
+    assert_eq!(
+        with("timeouts: {drain_delay: 5m}")
+            .unwrap()
+            .timeouts
+            .drain_delay,
+        Duration::from_secs(300)
+    );
+    assert!(
+        refused("timeouts: {drain_delay: 5m1s}")
+            .to_string()
+            .contains("must be from 1ms to 5m, or 0 for none")
+    );
 }
 
 #[test]

@@ -5,11 +5,14 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use axum::extract::Query;
 use daemon::page::{self, HTML, METRICS, Request, Response, TEXT, answer};
 use http::StatusCode;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::control::{Control, LeftOut, LeftOutReason, Outcome, RegistryStatus, Status, listing};
+use crate::explain::{Question, explain};
 use crate::observe::metrics::Registry;
 use crate::observe::timestamp::rfc3339;
 use crate::registry::shared::RouteRegistry;
@@ -22,6 +25,7 @@ const INDEX: &str = "<!doctype html>
 <li><a href=\"/healthz\">/healthz</a>: 200 while it serves, 503 while it drains
 <li><a href=\"/readyz\">/readyz</a>: 200 while it takes new connections and knows routes
 <li><a href=\"/routes\">/routes</a>: the rules in force, in the order of matching, the first 10,000
+<li><a href=\"/explain?url=https://www.example.org/\">/explain?url=URL</a>: what happens to a URL here and now, and why
 <li><a href=\"/config\">/config</a>: generation, the last reload, what needs a restart, what of the registry is not
 in force
 </ul>
@@ -60,6 +64,7 @@ impl Admin {
                 let registry = self.control.registry_status(MAX_LEFT_OUT);
                 page::json(&describe(&self.control.status(), &registry))
             }
+            "/explain" => self.explain(request),
             _ => answer(StatusCode::NOT_FOUND, TEXT, "404 Not Found\n"),
         }
     }
@@ -81,6 +86,27 @@ impl Admin {
                     "ok\nthe route registry has been out of reach for {seconds} s: the routes known last are in force\n"
                 );
                 answer(StatusCode::OK, TEXT, text)
+            }
+        }
+    }
+
+    /// What happens to a URL here and now, routes of the registry included.
+    fn explain(&self, request: &Request) -> Response {
+        #[derive(Deserialize)]
+        struct Asked {
+            url: String,
+        }
+        let asked = Query::<Asked>::try_from_uri(request.uri());
+        let Ok(Query(Asked { url })) = asked else {
+            let text = "ask for /explain?url=https://www.example.org/\n";
+            return answer(StatusCode::BAD_REQUEST, TEXT, text);
+        };
+        match Question::new(&url) {
+            Err(wrong) => answer(StatusCode::BAD_REQUEST, TEXT, format!("{wrong}\n")),
+            Ok(question) => {
+                let snapshot = self.control.published().load_full();
+                let explanation = explain(&snapshot, &question, SystemTime::now());
+                answer(StatusCode::OK, TEXT, explanation.to_string())
             }
         }
     }
@@ -254,6 +280,35 @@ mod tests {
             why.starts_with("it stands in a file: ") && why.ends_with("acme.yaml:6 (tenant acme)"),
             "{why}"
         );
+    }
+
+    #[test]
+    fn a_url_is_explained_with_what_the_registry_announces() {
+        let files = Files::new();
+        files.certificate("site", &["*.example.org"]);
+        let admin = admin(&files);
+        admin
+            .control
+            .apply_registry(RegistryUpdate::Reset(vec![Arc::new(RegistryRoute {
+                host: "app.example.org".parse().unwrap(),
+                tenant: "zeta".into(),
+                shared: false,
+                protocol: UpstreamProtocol::Http1,
+                endpoints: vec![RegistryEndpoint {
+                    address: "10.0.0.9:31380".parse().unwrap(),
+                    tls: None,
+                }],
+                check: None,
+            })]));
+        let (status, text) = ask(&admin, "/explain?url=https%3A%2F%2Fapp.example.org%2F");
+        assert_eq!(status, StatusCode::OK);
+        assert!(
+            text.contains("zeta") && text.contains("10.0.0.9:31380"),
+            "{text}"
+        );
+        for wrong in ["/explain", "/explain?url=ftp://x"] {
+            assert_eq!(ask(&admin, wrong).0, StatusCode::BAD_REQUEST, "{wrong}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, RsaKeySize, SanType,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, RsaKeySize, SanType, date_time_ymd,
 };
 use rustls::pki_types::CertificateDer;
 
@@ -95,10 +95,23 @@ impl Ca {
     /// # Errors
     /// If it is no URI in ASCII or the key cannot be generated.
     pub fn issue_client(&self, uri: &str) -> Result<Leaf> {
+        self.issue_odd_client(&[uri], false)
+    }
+
+    /// As [`Ca::issue_client`], but with any number of URIs, and perhaps expired.
+    ///
+    /// # Errors
+    /// As [`Ca::issue_client`].
+    pub fn issue_odd_client(&self, uris: &[&str], expired: bool) -> Result<Leaf> {
         let mut params = CertificateParams::new(Vec::<String>::new())?;
-        params
-            .subject_alt_names
-            .push(SanType::URI(uri.to_owned().try_into()?));
+        for uri in uris {
+            let uri = (*uri).to_owned().try_into()?;
+            params.subject_alt_names.push(SanType::URI(uri));
+        }
+        if expired {
+            params.not_before = date_time_ymd(2020, 1, 1);
+            params.not_after = date_time_ymd(2021, 1, 1);
+        }
         self.sign(
             params,
             KeyKind::Ecdsa,

@@ -186,6 +186,29 @@ impl Count {
         "longest gap, ms",
         "slowest answer, ms",
     ];
+
+    /// The columns of a table of counts: what a row is about, the counts, and `more` behind them.
+    ///
+    /// # Panics
+    /// When it is compiled, if `N` is not the number of all columns.
+    #[must_use]
+    pub const fn head<const N: usize>(
+        about: &'static str,
+        more: &[&'static str],
+    ) -> [&'static str; N] {
+        assert!(N == 1 + Self::HEAD.len() + more.len());
+        let mut head = [about; N];
+        let mut at = 1;
+        while at < N {
+            head[at] = if at <= Self::HEAD.len() {
+                Self::HEAD[at - 1]
+            } else {
+                more[at - 1 - Self::HEAD.len()]
+            };
+            at += 1;
+        }
+        head
+    }
 }
 
 fn milliseconds(duration: Duration) -> u64 {

@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod door;
+pub mod storm;
 pub mod tenant;
 
 use std::collections::BTreeSet;

@@ -27,17 +27,7 @@ const SLOW: Duration = Duration::from_secs(2);
 
 static ROWS: Mutex<Rows> = Mutex::new(Rows::new(
     "registry-drills",
-    &[
-        "drill",
-        Count::HEAD[0],
-        Count::HEAD[1],
-        Count::HEAD[2],
-        Count::HEAD[3],
-        Count::HEAD[4],
-        Count::HEAD[5],
-        Count::HEAD[6],
-        "seen",
-    ],
+    &const { Count::head::<9>("drill", &["seen"]) },
 ));
 
 /// One router that keeps its own store.

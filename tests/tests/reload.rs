@@ -4,6 +4,7 @@
 
 use std::sync::Mutex;
 use std::sync::mpsc::{Sender, channel};
+use std::time::{Duration, Instant};
 
 use harness::backend::{Backend, OK};
 use harness::client::{Connection, TlsClient};
@@ -343,4 +344,39 @@ fn a_drain_ends_at_its_deadline() {
     router.terminate();
     router.process.wait(wait::PATIENCE).unwrap();
     assert_eq!(stuck.rest().unwrap(), b"", "cut, without a made-up end");
+}
+
+#[test]
+fn a_drain_that_is_to_wait_serves_meanwhile_and_says_that_it_is_not_ready() {
+    let mut edge = Edge::with_backend("drain-delay", 9001).unwrap();
+    edge.more = "timeouts:\n  drain_delay: 2s\n  drain: 1s\n".into();
+    let _backend = Backend::answering(edge.port(9001), OK).unwrap();
+    let mut router = edge.start().unwrap();
+    let mut kept = edge.connect(HOST).unwrap();
+    assert_eq!(kept.exchange(get(HOST)).unwrap().status, 200);
+    let since = Instant::now();
+    router.terminate();
+    wait::until_true("it to say that it is not ready", || {
+        router.admin("/readyz").is_err()
+    })
+    .unwrap();
+    assert!(router.admin("/healthz").is_err());
+    while since.elapsed() < Duration::from_millis(1_500) {
+        assert_eq!(kept.exchange(get(HOST)).unwrap().status, 200, "an old one");
+        let mut new = edge.connect(HOST).unwrap();
+        assert_eq!(new.exchange(get(HOST)).unwrap().status, 200, "a new one");
+    }
+    router.process.wait(wait::PATIENCE).unwrap();
+    assert!(since.elapsed() >= Duration::from_secs(2));
+
+    // Whoever does not want to wait says so twice.
+    edge.more = "timeouts:\n  drain_delay: 5m\n".into();
+    let mut router = edge.start().unwrap();
+    router.terminate();
+    wait::until_true("it to say that it is not ready", || {
+        router.admin("/readyz").is_err()
+    })
+    .unwrap();
+    router.terminate();
+    router.process.wait(wait::PATIENCE).unwrap();
 }

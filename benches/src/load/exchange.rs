@@ -104,11 +104,28 @@ impl Connection {
             .context("write timeout")?;
         let name = ServerName::try_from(HOST).context("host name")?;
         let tls = ClientConnection::new(Arc::clone(config), name).context("TLS client")?;
-        let mut stream = StreamOwned::new(tls, tcp);
+        let stream = StreamOwned::new(tls, tcp);
+        let mut connection = Connection { stream };
+        let body = connection.ask(path)?;
+        Ok((connection, body))
+    }
+
+    /// Asks for the small answer once more and reads it to its end.
+    pub(crate) fn again(&mut self) -> Result<()> {
+        let length = self.ask(SMALL)?.len();
+        ensure!(
+            length == SMALL_BYTES,
+            "{length} bytes of body where {SMALL_BYTES} are due"
+        );
+        Ok(())
+    }
+
+    fn ask(&mut self, path: &str) -> Result<Vec<u8>> {
         let request = format!("GET {path} HTTP/1.1\r\nHost: {HOST}\r\nAccept: */*\r\n\r\n");
-        stream.write_all(request.as_bytes()).context("request")?;
-        let body = read_answer(&mut stream)?;
-        Ok((Connection { stream }, body))
+        self.stream
+            .write_all(request.as_bytes())
+            .context("request")?;
+        read_answer(&mut self.stream)
     }
 
     /// Whether the handshake was in full and used what is compared.

@@ -1,13 +1,10 @@
-//! What a run measured, as it goes into registry-lookup.json: nothing in here is computed.
+//! What a run measured, as it goes into registry.json: nothing in here is computed.
 
 use serde::{Deserialize, Serialize};
-
-use crate::machine::Machine;
 
 /// One run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
-    pub(crate) machine: Machine,
     pub(crate) settings: Settings,
     pub(crate) memory: Vec<Memory>,
     pub(crate) measured: Vec<Measured>,
@@ -32,7 +29,7 @@ pub(crate) struct Memory {
     pub(crate) after: u64,
 }
 
-/// One size in one round. Nanoseconds each.
+/// One size in one round. Nanoseconds of CPU time each.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Measured {
     pub(crate) round: u32,

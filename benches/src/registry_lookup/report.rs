@@ -1,4 +1,4 @@
-//! registry-lookup.md: what was measured, how, and what it means for the target.
+//! The part of registry.md on lookups: what was measured, how, and what it means for the target.
 
 use std::fmt::{self, Write};
 
@@ -43,48 +43,21 @@ const COLUMNS: [Column; 5] = [
     },
 ];
 
-/// The whole document.
-pub(crate) fn document(record: &Record) -> String {
-    let mut text = String::new();
-    write_document(&mut text, record).expect("writing to a String does not fail");
-    text
-}
-
-/// The tables alone, for the terminal.
+/// The tables.
 pub(crate) fn tables(record: &Record) -> String {
     let mut text = String::new();
     write_tables(&mut text, record).expect("writing to a String does not fail");
     text
 }
 
-fn write_document(text: &mut String, record: &Record) -> fmt::Result {
-    let machine = &record.machine;
-    writeln!(text, "# The table of routes, small and large\n")?;
-    writeln!(
-        text,
-        "Written by `./x bench registry-lookup`; raw numbers in `registry-lookup.json`.\n"
-    )?;
-    writeln!(text, "| | |\n|---|---|")?;
-    for (name, value) in [
-        ("Date", &machine.date),
-        ("Commit", &machine.commit),
-        ("Processor", &machine.processor),
-        ("Memory", &machine.memory),
-        ("Kernel", &machine.kernel),
-        ("Load average at the start", &machine.load_average),
-    ] {
-        writeln!(text, "| {name} | {value} |")?;
-    }
-    writeln!(text)?;
-    write_tables(text, record)?;
-    writeln!(
-        text,
+/// How it was measured.
+pub(crate) fn method(record: &Record) -> String {
+    format!(
         "\
-## Method
-
 - One process, pinned to core {}, with the router's allocator (mimalloc) and its control plane, which
   has taken all routes from a registry in batches. {} rounds; in each, every size has its turn, and who
-  begins changes. Median, and the least and the most of all rounds.
+  begins changes. Times are CPU time of that one thread: median, and the least and the most of all
+  rounds.
 - A cluster is a tenant with two rules, an exact name and a suffix, that lead to the same three
   endpoints. A lookup of the exact name is one hash; one of a name under the suffix is three.
 - `Same 10 hosts`: they are in every table, so that their way through it stays in the caches. What is
@@ -93,7 +66,7 @@ fn write_document(text: &mut String, record: &Record) -> fmt::Result {
   plain hash map (hashbrown, from the whole name to the same target) shows how much of that is the
   machine's: no table is flat here.
 - `Edit`: a copy of the table with one rule taken out and put in again, and the copy dropped. `Change`:
-  one route whose third endpoint moved, through `Control::apply_registry` until workers see it,
+  one route whose third endpoint moved, through `Control::apply_registry` until it is published,
   superseded snapshots dropped.
 - Memory: growth of the proportional set size of a process of its own, by routes; what the control plane
   keeps, table, upstreams, endpoints and what finds them again. What the follower of the store keeps of
@@ -103,8 +76,21 @@ fn write_document(text: &mut String, record: &Record) -> fmt::Result {
     )
 }
 
+/// The largest table's cost as a multiple of the smallest's for the same hosts, and whether that is
+/// within the target; with the two sizes.
+pub(crate) fn verdict(record: &Record) -> Option<(u32, u32, Spread, bool)> {
+    let sizes = &record.settings.sizes;
+    let (&least, &most) = (sizes.first()?, sizes.last()?);
+    let series = |size| -> Vec<(u32, f64)> {
+        of_size(record, size)
+            .map(|it| (it.round, it.same_hosts))
+            .collect()
+    };
+    let ratio = Spread::of(paired_ratios(&series(most), &series(least)))?;
+    Some((least, most, ratio, ratio.median <= TARGET))
+}
+
 fn write_tables(text: &mut String, record: &Record) -> fmt::Result {
-    write_verdict(text, record)?;
     let titles: Vec<_> = COLUMNS.iter().map(|it| it.title).collect();
     writeln!(text, "| Routes | {} |", titles.join(" | "))?;
     writeln!(text, "|---{}|", "|---".repeat(COLUMNS.len()))?;
@@ -129,31 +115,6 @@ fn write_tables(text: &mut String, record: &Record) -> fmt::Result {
     writeln!(text)
 }
 
-fn write_verdict(text: &mut String, record: &Record) -> fmt::Result {
-    let sizes = &record.settings.sizes;
-    let (Some(&least), Some(&most)) = (sizes.first(), sizes.last()) else {
-        return Ok(());
-    };
-    let series = |size| -> Vec<(u32, f64)> {
-        of_size(record, size)
-            .map(|it| (it.round, it.same_hosts))
-            .collect()
-    };
-    let Some(ratio) = Spread::of(paired_ratios(&series(most), &series(least))) else {
-        return Ok(());
-    };
-    let verdict = match ratio.median <= TARGET {
-        true => "met",
-        false => "**missed**",
-    };
-    writeln!(
-        text,
-        "The same ten hosts among {most} cost {} times what they cost among {least}; target at most \
-         {TARGET:.2}: {verdict}.\n",
-        shown(Some(ratio), 3)
-    )
-}
-
 fn of_size(record: &Record, size: u32) -> impl Iterator<Item = &Measured> {
     record.measured.iter().filter(move |it| it.routes == size)
 }
@@ -173,7 +134,6 @@ fn shown(spread: Option<Spread>, digits: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::Machine;
     use crate::registry_lookup::record::{Memory, Settings};
 
     fn record(largest: f64) -> Record {
@@ -187,7 +147,6 @@ mod tests {
             change: 20_000.0,
         };
         Record {
-            machine: Machine::look(),
             settings: Settings {
                 rounds: 1,
                 sizes: vec![10, 1_000_000],
@@ -204,10 +163,10 @@ mod tests {
 
     #[test]
     fn the_verdict_is_the_ratio_of_the_largest_to_the_smallest() {
-        let text = document(&record(11.0));
-        assert!(text.contains("cost 1.100 (1.100 to 1.100) times"), "{text}");
-        assert!(text.contains("target at most 1.20: met."), "{text}");
-        assert!(document(&record(13.0)).contains("**missed**"));
+        let (least, most, ratio, met) = verdict(&record(11.0)).unwrap();
+        assert_eq!((least, most, met), (10, 1_000_000, true));
+        assert!((ratio.median - 1.1).abs() < 1e-9);
+        assert!(!verdict(&record(13.0)).unwrap().3);
     }
 
     #[test]

@@ -23,6 +23,9 @@ use crate::reader::{Fields, Mapping};
 /// first is the only way never to send a request into a connection that is being closed.
 const INGRESS_CLOSES_AFTER: Duration = Duration::from_secs(75);
 
+/// Whoever waits longer waits for something that does not come.
+const LONGEST_DRAIN_DELAY: Duration = Duration::from_secs(5 * 60);
+
 impl Mapping for RouterConfig {
     fn fields(f: &mut Fields<'_>) -> Option<Self> {
         let http = f.defaulted(
@@ -318,6 +321,16 @@ impl Mapping for Timeouts {
             duration(),
             json!("5s"),
         );
+        let drain_delay = f.defaulted(
+            "drain_delay",
+            "How long the router goes on as before when it is told to end, and says that it is not \
+             ready, before the drain begins: as long as health checks take to send clients \
+             elsewhere. At most 5m.",
+            duration()
+                .within(Duration::from_millis(1), LONGEST_DRAIN_DELAY)
+                .or_zero(),
+            json!(0),
+        );
         let drain = f.defaulted(
             "drain",
             "How long a drain may take.",
@@ -343,6 +356,7 @@ impl Mapping for Timeouts {
             response_idle: response_idle?,
             upgraded_idle: upgraded_idle?,
             endpoint_rest: endpoint_rest?,
+            drain_delay: drain_delay?,
             drain: drain?,
         })
     }

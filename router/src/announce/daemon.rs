@@ -18,6 +18,7 @@ use super::load::{Loaded, load};
 use super::registries::Registries;
 use super::state::{Action, Outcome, State};
 use super::tell;
+use crate::registry::jitter::fraction;
 
 /// How long it may take to withdraw everything at the end.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -143,7 +144,8 @@ impl Registrar {
                         Ok(self.loaded.clone())
                     });
                     let same = matches!(&loaded, Ok(loaded) if *loaded == self.loaded);
-                    let nothing = first && same && self.state.held(Instant::now()).count() > 0;
+                    // Nor is a first call given up that a busy registry has not answered yet.
+                    let nothing = first && same;
                     first = false;
                     if !nothing {
                         self.reload(loaded);
@@ -192,7 +194,7 @@ impl Registrar {
     fn answered(&mut self, outcome: Outcome) {
         self.flight = None;
         self.ready |= matches!(outcome, Outcome::Accepted { .. });
-        for note in self.state.answered(outcome, Instant::now(), random()) {
+        for note in self.state.answered(outcome, Instant::now(), fraction()) {
             tell::note(&note, &self.registries);
         }
     }
@@ -299,12 +301,4 @@ async fn ended<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
         Some(future) => future.await,
         None => std::future::pending().await,
     }
-}
-
-/// From 0 up to and without 1.
-fn random() -> f64 {
-    let mut bytes = [0; 4];
-    // Without random numbers registrars do not drift apart, and all else works.
-    let _ = aws_lc_rs::rand::fill(&mut bytes);
-    f64::from(u32::from_le_bytes(bytes)) / (f64::from(u32::MAX) + 1.0)
 }

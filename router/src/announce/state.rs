@@ -29,6 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const CONFIRM: Duration = Duration::from_secs(5);
 /// How long to stay away from a registry that is asked too often, if it does not say.
 const BUSY: Duration = Duration::from_secs(1);
+/// However short the time to live is, a pause may be as long as this.
+const SHORTEST_BOUND: Duration = Duration::from_millis(500);
 
 /// See the module.
 #[derive(Debug)]
@@ -348,11 +350,12 @@ impl State {
     }
 
     /// Waits no longer than half of what remains of the time to live: then every registry can still
-    /// be asked.
+    /// be asked. When nothing remains, our routes are missing: then no longer than a quarter of a time
+    /// to live.
     fn bounded(&self, wait: Duration, now: Instant) -> Duration {
         match self.remaining(now) {
             Some(remaining) => wait.min(remaining / 2),
-            None => wait,
+            None => wait.min((self.settings.ttl / 4).max(SHORTEST_BOUND)),
         }
     }
 

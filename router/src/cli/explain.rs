@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use clap::Args;
 use daemon::output;
 
-use super::{ConfigArgs, FAILED, OK};
+use super::{ConfigArgs, FAILED, OK, mention_registry};
 use crate::control::build::build_once;
 use crate::explain::{InvalidQuestion, Question, explain as answer};
 
@@ -50,6 +50,7 @@ pub(super) fn explain(args: &ExplainArgs) -> anyhow::Result<u8> {
     } else {
         explanation.to_string()
     })?;
+    mention_registry(&built);
     Ok(OK)
 }
 

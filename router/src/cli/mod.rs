@@ -14,6 +14,8 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use daemon::output;
 
+use crate::control::build::Built;
+
 /// Everything went well.
 const OK: u8 = 0;
 /// The files are refused, or the router failed.
@@ -77,7 +79,8 @@ enum Command {
     /// Reloads on SIGHUP and when a file changes, without cutting a connection; a file that is
     /// refused changes nothing and is logged with the reason. SIGTERM and SIGINT drain: no new
     /// connections, each old one ends with the request it is in, at the latest after
-    /// timeouts.drain. A second signal ends at once. The log goes to stderr, the access log to
+    /// timeouts.drain. Before that the router serves for timeouts.drain_delay and says that it is
+    /// not ready. A second signal ends at once. The log goes to stderr, the access log to
     /// stdout.
     Run(run::RunArgs),
     /// Tell everything that is wrong with a configuration
@@ -107,6 +110,22 @@ struct ConfigArgs {
     /// The configuration; relative paths in it start at its folder
     #[arg(long, short, value_name = "FILE", default_value = "router.yaml")]
     config: PathBuf,
+}
+
+/// Says that a command which reads files has not seen all there is.
+fn mention_registry(built: &Built) {
+    let Some(_) = &built.router.registry else {
+        return;
+    };
+    let ask = match built.router.admin {
+        Some(admin) => {
+            format!("a running router tells of them at http://{admin}/routes and /explain?url=URL")
+        }
+        None => "`router registry route list` tells of them".to_owned(),
+    };
+    output::complain(&format!(
+        "note: routes of the registry are not among these; {ask}\n"
+    ));
 }
 
 /// Runs the command line of this process.

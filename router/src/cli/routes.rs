@@ -6,7 +6,7 @@ use clap::Args;
 use daemon::output;
 
 use super::table::table;
-use super::{ConfigArgs, FAILED, OK};
+use super::{ConfigArgs, FAILED, OK, mention_registry};
 use crate::control::build::build_once;
 use crate::control::listing::{self, ListedRoute};
 
@@ -42,6 +42,7 @@ pub(super) fn routes(args: &RoutesArgs) -> anyhow::Result<u8> {
     } else {
         listed(&routes)
     })?;
+    mention_registry(&built);
     Ok(OK)
 }
 

@@ -159,7 +159,7 @@ fn control_thread(
     });
 }
 
-/// Drains at the first SIGTERM or SIGINT, ends at the second.
+/// Drains at the first SIGTERM or SIGINT, after a delay if there is to be one; ends at the second.
 async fn stop_on_signal(control: &Control, drain: &Drain) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -172,12 +172,29 @@ async fn stop_on_signal(control: &Control, drain: &Drain) -> std::io::Result<()>
         }
     };
     wait().await;
-    let patience = control.published().load().settings.timeouts.drain;
-    tracing::info!(deadline_s = patience.as_secs_f64(), "draining");
+    let (delay, patience) = {
+        let snapshot = control.published().load();
+        let timeouts = &snapshot.settings.timeouts;
+        (timeouts.drain_delay, timeouts.drain)
+    };
     notify(STOPPING);
     control.begin_drain();
-    drain.begin(patience);
-    wait().await;
+    let served = async {
+        if !delay.is_zero() {
+            tracing::info!(
+                delay_s = delay.as_secs_f64(),
+                "going to drain: no longer ready, still serving"
+            );
+            tokio::time::sleep(delay).await;
+        }
+        tracing::info!(deadline_s = patience.as_secs_f64(), "draining");
+        drain.begin(patience);
+        pending::<()>().await;
+    };
+    tokio::select! {
+        () = served => {}
+        () = wait() => {}
+    }
     tracing::warn!("second signal: ending at once");
     drain.begin(Duration::ZERO);
     Ok(())

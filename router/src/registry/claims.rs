@@ -10,6 +10,7 @@
 //! So a second claimant is refused before it gets any traffic, and the order of claims is the order
 //! of the store's transactions, not of anybody's clock.
 
+use std::borrow::Borrow;
 use std::net::SocketAddr;
 
 use config::route::HostMatch;
@@ -93,10 +94,7 @@ pub fn judge(claim: Claim<'_>, found: &[KeyValue]) -> Result<Vec<String>, Refusa
     if covering.is_empty() {
         return Err(Refusal::OutsideZones);
     }
-    let stray = claim.endpoints.iter().find(|endpoint| {
-        let mut ranges = covering.iter().flat_map(|zone| &zone.addresses);
-        !ranges.any(|range| range.contains(endpoint.ip()))
-    });
+    let stray = outside(&covering, claim.endpoints);
     if let Some(stray) = stray {
         return Err(Refusal::AddressOutsideZones(*stray));
     }
@@ -119,6 +117,17 @@ pub fn judge(claim: Claim<'_>, found: &[KeyValue]) -> Result<Vec<String>, Refusa
         }
     }
     Ok(resting_on)
+}
+
+/// The first endpoint whose address is in none of these zones.
+pub(super) fn outside<'a>(
+    zones: &[impl Borrow<Zone>],
+    endpoints: &'a [SocketAddr],
+) -> Option<&'a SocketAddr> {
+    endpoints.iter().find(|endpoint| {
+        let mut ranges = zones.iter().flat_map(|zone| &zone.borrow().addresses);
+        !ranges.any(|range| range.contains(endpoint.ip()))
+    })
 }
 
 /// Whether a zone leases a name, or every name of a suffix rule. Other than a rule's star, a zone's

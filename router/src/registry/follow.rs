@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::memory::Memory;
+use super::memory::{Keeper, Memory};
 use super::record::TicketSecrets;
 use super::route::RouteChange;
 use super::shared::RouteRegistry;
@@ -30,9 +30,6 @@ use crate::control::RegistryUpdate;
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// Batches that wait to be taken in.
 const BATCHES: usize = 256;
-/// How often what is known is written down, at most; it also waits for twenty times what the last
-/// writing took.
-const WRITTEN_EVERY: Duration = Duration::from_secs(5);
 
 /// Where the follower's findings go.
 pub trait Publish: Send + 'static {
@@ -51,14 +48,12 @@ pub struct Follower<P> {
     registry: Arc<RouteRegistry>,
     publish: P,
     window: Duration,
-    /// Where the last known routes are kept; the embedded store needs none.
-    memory: Option<Memory>,
+    /// Writes down the last known routes; the embedded store needs nobody to.
+    keeper: Option<Arc<Keeper>>,
     pending: BTreeSet<HostKey>,
     published_at: Option<Instant>,
     /// Whether routes were published at all; the first time it is all of them.
     begun: bool,
-    unsaved: bool,
-    save_at: Instant,
 }
 
 impl<P: Publish> Follower<P> {
@@ -73,19 +68,17 @@ impl<P: Publish> Follower<P> {
             registry,
             publish,
             window,
-            memory,
+            keeper: memory.map(|memory| Arc::new(Keeper::new(memory))),
             pending: BTreeSet::new(),
             published_at: None,
             begun: false,
-            unsaved: false,
-            save_at: Instant::now(),
         }
     }
 
     /// Publishes what was known when the router ended last, so that it serves before the store can be
     /// reached, or even if it cannot.
     pub fn recall(&mut self) {
-        let Some(listing) = self.memory.as_ref().and_then(Memory::load) else {
+        let Some(listing) = self.keeper.as_ref().and_then(|it| it.load()) else {
             return;
         };
         let changes = {
@@ -103,6 +96,16 @@ impl<P: Publish> Follower<P> {
 
     /// Follows; never ends.
     pub async fn run(mut self) {
+        let (keeper, registry) = (self.keeper.clone(), Arc::clone(&self.registry));
+        let keeping = async {
+            if let Some(keeper) = keeper {
+                keeper.run(&registry).await;
+            }
+        };
+        tokio::join!(keeping, self.follow());
+    }
+
+    async fn follow(&mut self) {
         let mut pause = PAUSES.0;
         loop {
             let error = match self.registry.store.list().await {
@@ -184,7 +187,6 @@ impl<P: Publish> Follower<P> {
                     None => return StoreError::Unavailable("the watch ended".to_owned()),
                 },
                 () = tokio::time::sleep_until(due), if !self.pending.is_empty() => {}
-                () = tokio::time::sleep_until(self.save_at), if self.unsaved => self.save().await,
             }
             // What is there already belongs together.
             while let Ok(batch) = batches.try_recv() {
@@ -219,7 +221,11 @@ impl<P: Publish> Follower<P> {
             drop(view);
             self.publish.tickets(secrets.as_ref(), fresh);
         }
-        self.unsaved |= changes.tickets || !changes.hosts.is_empty();
+        if (changes.tickets || !changes.hosts.is_empty())
+            && let Some(keeper) = &self.keeper
+        {
+            keeper.changed();
+        }
         self.pending.extend(changes.hosts);
     }
 
@@ -275,21 +281,11 @@ impl<P: Publish> Follower<P> {
     }
 
     async fn wait(&mut self, pause: &mut Duration) {
-        if self.unsaved {
-            self.save().await;
+        if let Some(keeper) = &self.keeper {
+            keeper.hurry();
         }
-        tokio::time::sleep(pause.mul_f64(0.5 + super::change::fraction() / 2.0)).await;
+        tokio::time::sleep(pause.mul_f64(0.5 + super::jitter::fraction() / 2.0)).await;
         *pause = (*pause * 2).min(PAUSES.1);
-    }
-
-    async fn save(&mut self) {
-        self.unsaved = false;
-        let Some(memory) = &self.memory else {
-            return;
-        };
-        let begun = Instant::now();
-        memory.save(&self.registry).await;
-        self.save_at = Instant::now() + WRITTEN_EVERY.max(begun.elapsed() * 20);
     }
 
     fn tell_unreadable(&self) {
@@ -303,6 +299,87 @@ impl<P: Publish> Follower<P> {
                 reason,
                 "records of the registry are left out: perhaps a newer version wrote them"
             );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+    use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+    use crate::registry::store::{Embedded, Put, Store, Transaction};
+
+    use super::*;
+
+    /// Tells how many changes were published at once; the first time, all there are.
+    struct Told(UnboundedSender<usize>);
+
+    impl Publish for Told {
+        fn routes(&mut self, update: RegistryUpdate) {
+            let count = match update {
+                RegistryUpdate::Reset(routes) => routes.len(),
+                RegistryUpdate::Changes(changes) => changes.len(),
+            };
+            let _ = self.0.send(count);
+        }
+
+        fn tickets(&mut self, _: Option<&TicketSecrets>, _: bool) {}
+
+        fn reachable(&mut self, _: bool) {}
+
+        fn followed(&mut self, _: Revision) {}
+    }
+
+    async fn followed(window: Duration) -> (Arc<RouteRegistry>, UnboundedReceiver<usize>, TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Embedded::open(folder.path()).await.unwrap();
+        let registry = Arc::new(RouteRegistry::new(Store::Embedded(store)));
+        let (sender, mut published) = unbounded_channel();
+        let follower = Follower::new(Arc::clone(&registry), Told(sender), window, None);
+        tokio::spawn(follower.run());
+        assert_eq!(published.recv().await, Some(0));
+        (registry, published, folder)
+    }
+
+    async fn put(registry: &RouteRegistry, names: &[&str]) {
+        let puts = names.iter().map(|name| Put {
+            key: format!("route/gro.x.{name}/acme/w1"),
+            value: r#"{"endpoints":["10.0.0.1:1"]}"#.into(),
+            lease: None,
+        });
+        let transaction = Transaction {
+            puts: puts.collect(),
+            ..Transaction::default()
+        };
+        registry.store.commit(&transaction).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_change_after_quiet_waits_for_no_window_and_those_that_follow_come_together() {
+        let window = Duration::from_millis(500);
+        let (registry, mut published, _folder) = followed(window).await;
+        for _ in 0..2 {
+            tokio::time::sleep(window + Duration::from_millis(20)).await;
+            let begun = Instant::now();
+            put(&registry, &["a"]).await;
+            assert_eq!(published.recv().await, Some(1));
+            let first = begun.elapsed();
+            assert!(first < window, "{first:?}");
+            for names in [&["b"][..], &["c", "d"], &["b"]] {
+                put(&registry, names).await;
+            }
+            assert_eq!(published.recv().await, Some(3), "b, c and d");
+            assert!(begun.elapsed() >= window);
+        }
+    }
+
+    #[tokio::test]
+    async fn without_a_window_every_change_is_published_at_once() {
+        let (registry, mut published, _folder) = followed(Duration::ZERO).await;
+        for names in [&["a"][..], &["b", "c"], &["a"]] {
+            put(&registry, names).await;
+            assert_eq!(published.recv().await, Some(names.len()));
         }
     }
 }

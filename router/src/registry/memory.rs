@@ -5,18 +5,29 @@
 //! always whole; one that cannot be read is as good as none, and said so.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::shared::RouteRegistry;
 use super::store::{KeyValue, Listing, Revision};
 
 const NAME: &str = "last-known-routes.jsonl";
 const VERSION: u32 = 1;
+/// More than any [`Head`] is long.
+const HEAD_BYTES: usize = 128;
+/// Rules of a slice. The view is held for as long as it takes to copy them, and who follows waits.
+const SLICE: usize = 256;
+/// How often what is known is written down, at most; it also waits for twenty times what the last
+/// writing took.
+const WRITTEN_EVERY: Duration = Duration::from_secs(5);
 
 /// Where the last known routes are kept.
 #[derive(Clone, Debug)]
@@ -24,7 +35,7 @@ pub struct Memory {
     folder: PathBuf,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Head {
     version: u32,
     revision: i64,
@@ -64,24 +75,62 @@ impl Memory {
             }
         }
     }
+}
 
-    /// Writes down what is known. What fails is told of, and tried again with the next change.
-    pub async fn save(&self, registry: &RouteRegistry) {
-        let (revision, records) = {
-            let view = registry.view();
-            (view.revision(), view.kept())
-        };
-        let folder = self.folder.clone();
-        // The disk may be slow; what follows the store must not wait for it.
-        let written = tokio::task::spawn_blocking(move || write(&folder, revision, &records)).await;
-        if let Ok(Err(error)) = written {
-            let folder = self.folder.display();
-            tracing::error!(%folder, %error, "the last known routes cannot be written down");
+/// Writes down what is known, again and again, beside whoever follows: a million routes take seconds.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    memory: Memory,
+    changed: Notify,
+    hurry: Notify,
+}
+
+impl Keeper {
+    /// What was written last, before this process began.
+    pub(super) fn load(&self) -> Option<Listing> {
+        self.memory.load()
+    }
+
+    pub(super) fn new(memory: Memory) -> Self {
+        Self {
+            memory,
+            changed: Notify::new(),
+            hurry: Notify::new(),
+        }
+    }
+
+    /// There is something to write down.
+    pub(super) fn changed(&self) {
+        self.changed.notify_one();
+    }
+
+    /// What there is to write down is to be written now: nobody knows what comes next.
+    pub(super) fn hurry(&self) {
+        self.hurry.notify_one();
+    }
+
+    /// Writes until the runtime ends. What fails is told of, and tried again with the next change.
+    pub(super) async fn run(&self, registry: &Arc<RouteRegistry>) {
+        loop {
+            self.changed.notified().await;
+            let begun = Instant::now();
+            let (folder, registry) = (self.memory.folder.clone(), Arc::clone(registry));
+            let written = tokio::task::spawn_blocking(move || write(&folder, &registry)).await;
+            if let Ok(Err(error)) = written {
+                let folder = self.memory.folder.display();
+                tracing::error!(%folder, %error, "the last known routes cannot be written down");
+            }
+            let pause = WRITTEN_EVERY.max(begun.elapsed() * 20);
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.hurry.notified() => {}
+            }
         }
     }
 }
 
-fn write(folder: &Path, revision: Revision, records: &[KeyValue]) -> io::Result<()> {
+/// Each slice of routes is as of when its turn came, none older than the revision in the head.
+fn write(folder: &Path, registry: &RouteRegistry) -> io::Result<()> {
     let beside = folder.join(format!("{NAME}.new"));
     let _ = fs::remove_file(&beside);
     let file = OpenOptions::new()
@@ -90,12 +139,37 @@ fn write(folder: &Path, revision: Revision, records: &[KeyValue]) -> io::Result<
         .mode(0o600)
         .open(&beside)?;
     let mut out = BufWriter::new(file);
-    let head = Head {
+    let mut head = Head {
         version: VERSION,
-        revision: revision.0,
-        records: records.len(),
+        revision: registry.view().revision().0,
+        records: 0,
     };
+    // How many there are is known at the end, and then written here.
+    let blank = [b' '; HEAD_BYTES];
+    out.write_all(&blank)?;
+    let mut after = None;
+    loop {
+        let (records, last) = registry.view().kept_routes(after.as_ref(), SLICE);
+        head.records += records.len();
+        write_records(&mut out, &records)?;
+        match last {
+            Some(last) => after = Some(last),
+            None => break,
+        }
+    }
+    let tickets = registry.view().kept_tickets();
+    head.records += usize::from(tickets.is_some());
+    write_records(&mut out, tickets.as_slice())?;
+    out.write_all(b"\n")?;
+    out.seek(SeekFrom::Start(0))?;
     serde_json::to_writer(&mut out, &head)?;
+    let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+    file.sync_all()?;
+    fs::rename(&beside, folder.join(NAME))?;
+    File::open(folder)?.sync_all()
+}
+
+fn write_records(out: &mut impl Write, records: &[KeyValue]) -> io::Result<()> {
     for record in records {
         out.write_all(b"\n")?;
         let line = Line {
@@ -104,13 +178,9 @@ fn write(folder: &Path, revision: Revision, records: &[KeyValue]) -> io::Result<
             modified: record.modified.0,
             value: serde_json::from_slice(&record.value)?,
         };
-        serde_json::to_writer(&mut out, &line)?;
+        serde_json::to_writer(&mut *out, &line)?;
     }
-    out.write_all(b"\n")?;
-    let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
-    file.sync_all()?;
-    fs::rename(&beside, folder.join(NAME))?;
-    File::open(folder)?.sync_all()
+    Ok(())
 }
 
 fn read(file: &Path) -> io::Result<Listing> {
@@ -146,7 +216,22 @@ fn read(file: &Path) -> io::Result<Listing> {
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
+    use tempfile::TempDir;
+
+    use crate::registry::store::{Batch, Embedded, Store};
+
     use super::*;
+
+    async fn registry(revision: i64, entries: &[KeyValue]) -> (Arc<RouteRegistry>, TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Embedded::open(folder.path()).await.unwrap();
+        let registry = RouteRegistry::new(Store::Embedded(store));
+        registry.view().reset(Listing {
+            revision: Revision(revision),
+            entries: entries.to_vec(),
+        });
+        (Arc::new(registry), folder)
+    }
 
     fn record(key: &str, value: &str) -> KeyValue {
         KeyValue {
@@ -158,22 +243,28 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_is_written_is_read() {
+    #[tokio::test]
+    async fn what_is_written_is_read() {
         let folder = tempfile::tempdir().unwrap();
         let memory = Memory::new(folder.path());
         assert_eq!(memory.load(), None);
-        let records = [
-            record("route/gro.x.a/acme/w1", r#"{"endpoints":["10.0.0.1:1"]}"#),
-            record("ticket/secrets", r#"{"epochs":[]}"#),
-        ];
+        let route = record(
+            "route/gro.x.a/acme/w1",
+            r#"{"endpoints":["10.0.0.1:1"],"tls":{"server_name":"a.x.org","trust":"system"}}"#,
+        );
+        let tickets = record("ticket/secrets", r#"{"epochs":[]}"#);
         for revision in [7, 8] {
-            write(folder.path(), Revision(revision), &records).unwrap();
-            let expected = Listing {
-                revision: Revision(revision),
-                entries: records.to_vec(),
+            let entries = [route.clone(), tickets.clone()];
+            let (registry, _store) = registry(revision, &entries).await;
+            write(folder.path(), &registry).unwrap();
+            let revision = Revision(revision);
+            let tickets = KeyValue {
+                created: revision,
+                modified: revision,
+                ..tickets.clone()
             };
-            assert_eq!(memory.load(), Some(expected));
+            let entries = vec![route.clone(), tickets];
+            assert_eq!(memory.load(), Some(Listing { revision, entries }));
         }
         let mode = fs::metadata(folder.path().join(NAME))
             .unwrap()
@@ -181,18 +272,60 @@ mod tests {
         assert_eq!(mode.mode() & 0o777, 0o600);
     }
 
-    #[test]
-    fn what_is_not_whole_is_none() {
-        let folder = tempfile::tempdir().unwrap();
-        let records = [record("token/x", "{}"), record("token/y", "{}")];
-        write(folder.path(), Revision(7), &records).unwrap();
+    #[tokio::test]
+    async fn many_routes_are_written_in_slices_and_none_is_left_out() {
+        let count = 2 * SLICE + 1;
+        let routes = (0..count).map(|number| {
+            let key = format!("route/gro.x.{number:05}/acme/w1");
+            record(&key, r#"{"endpoints":["10.0.0.1:1"]}"#)
+        });
+        let routes: Vec<KeyValue> = routes.collect();
+        let (registry, folder) = registry(9, &routes).await;
+        write(folder.path(), &registry).unwrap();
+        let listing = Memory::new(folder.path()).load().unwrap();
+        assert_eq!(listing.entries, routes);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_whole_is_none() {
+        let records = ["a", "b"].map(|name| {
+            let key = format!("route/gro.x.{name}/acme/w1");
+            record(&key, r#"{"endpoints":["10.0.0.1:1"]}"#)
+        });
+        let (registry, folder) = registry(7, &records).await;
+        write(folder.path(), &registry).unwrap();
         let file = folder.path().join(NAME);
         let whole = fs::read_to_string(&file).unwrap();
-        for length in [0, 10, whole.len() / 2, whole.len() - 12] {
+        for length in [0, 10, HEAD_BYTES, whole.len() / 2, whole.len() - 12] {
             fs::write(&file, &whole[..length]).unwrap();
             assert_eq!(Memory::new(folder.path()).load(), None, "{length}");
         }
         fs::write(&file, whole.replace("\"version\":1", "\"version\":2")).unwrap();
         assert_eq!(Memory::new(folder.path()).load(), None);
+    }
+
+    #[tokio::test]
+    async fn changes_are_written_down_and_at_once_when_there_is_hurry() {
+        let (registry, folder) = registry(7, &[]).await;
+        let memory = Memory::new(folder.path());
+        let keeper = Arc::new(Keeper::new(memory.clone()));
+        let (writer, shared) = (Arc::clone(&keeper), Arc::clone(&registry));
+        tokio::spawn(async move { writer.run(&shared).await });
+        let begun = Instant::now();
+        for revision in [8, 9, 10] {
+            registry.view().apply(Batch {
+                revision: Revision(revision),
+                events: Vec::new(),
+            });
+            keeper.changed();
+            keeper.hurry();
+            while memory
+                .load()
+                .is_none_or(|it| it.revision != Revision(revision))
+            {
+                assert!(begun.elapsed() < WRITTEN_EVERY, "{revision} is not written");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
     }
 }

@@ -15,6 +15,8 @@ pub mod change;
 pub mod claims;
 pub mod client;
 pub mod follow;
+mod hex;
+pub(crate) mod jitter;
 pub mod keys;
 pub mod memory;
 pub mod record;
@@ -24,6 +26,7 @@ pub mod shared;
 pub mod start;
 pub mod store;
 pub mod tickets;
+pub mod turns;
 pub mod view;
 
 #[cfg(test)]

@@ -9,12 +9,15 @@ use tokio::sync::watch;
 use super::auth::TokenSource;
 use super::record::Token;
 use super::store::{Revision, Store};
+use super::turns::Turns;
 use super::view::View;
 
 /// The registry as one router knows it.
 pub struct RouteRegistry {
     /// Where it is kept.
     pub store: Store,
+    /// Whose change is made next.
+    pub turns: Turns,
     view: Mutex<View>,
     followed: watch::Sender<Revision>,
     reachable: AtomicBool,
@@ -27,6 +30,7 @@ impl RouteRegistry {
     pub fn new(store: Store) -> Self {
         Self {
             store,
+            turns: Turns::default(),
             view: Mutex::default(),
             followed: watch::channel(Revision::default()).0,
             reachable: AtomicBool::new(false),

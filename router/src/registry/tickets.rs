@@ -21,12 +21,12 @@ mod keeper;
 #[cfg(test)]
 mod tests;
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use bytes::Bytes;
 pub use keeper::{Rotated, Rotation, RotationError, TicketFeed, keep, rotate};
 
+use super::hex::to_hex;
 use super::keys::{TICKET_FRESH, TICKET_SECRETS};
 use super::record::{TicketEpoch, TicketSecrets};
 use super::store::{LeaseId, Put, Range, Revision, Transaction};
@@ -93,14 +93,9 @@ impl TicketEpoch {
     /// An epoch with a secret, which should be random.
     #[must_use]
     pub fn new(epoch: u64, secret: &[u8; SECRET]) -> Self {
-        let mut text = String::with_capacity(2 * SECRET);
-        for byte in secret {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{byte:02x}");
-        }
         Self {
             epoch,
-            secret: text,
+            secret: to_hex(secret),
         }
     }
 

@@ -238,29 +238,44 @@ impl View {
         Some(found)
     }
 
-    /// What a router needs to serve on without the store: routes and ticket secrets.
-    pub fn kept(&self) -> Vec<KeyValue> {
-        let routes = self.routes.iter().flat_map(|(host, sources)| {
-            sources.iter().map(|source| {
+    /// Records of the next `most` rules after `after`, and the last of these rules: with
+    /// [`View::kept_tickets`], what a router needs to serve on without the store.
+    pub fn kept_routes(
+        &self,
+        after: Option<&HostMatch>,
+        most: usize,
+    ) -> (Vec<KeyValue>, Option<HostMatch>) {
+        let after = after.map(|host| HostKey(host.clone()));
+        let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let next = self.routes.range::<HostKey, _>((from, Bound::Unbounded));
+        let (mut records, mut last) = (Vec::new(), None);
+        for (key, sources) in next.take(most) {
+            let host = &key.0;
+            last = Some(host);
+            records.extend(sources.iter().map(|source| {
                 let mut spec = source.spec.clone();
                 spec.tls = source.tls.as_deref().cloned();
                 KeyValue {
-                    key: keys::route(&host.0, &source.tenant, &source.name),
+                    key: keys::route(host, &source.tenant, &source.name),
                     value: serde_json::to_vec(&spec).expect("a route is JSON").into(),
                     created: source.created,
                     modified: source.modified,
                     lease: None,
                 }
-            })
-        });
-        let tickets = self.tickets.iter().map(|secrets| KeyValue {
+            }));
+        }
+        (records, last.cloned())
+    }
+
+    /// See [`View::kept_routes`].
+    pub fn kept_tickets(&self) -> Option<KeyValue> {
+        self.tickets.as_ref().map(|secrets| KeyValue {
             key: keys::TICKET_SECRETS.to_owned(),
             value: serde_json::to_vec(secrets).expect("they are JSON").into(),
             created: self.revision,
             modified: self.revision,
             lease: None,
-        });
-        routes.chain(tickets).collect()
+        })
     }
 
     fn put(&mut self, entry: KeyValue, changes: &mut Changes) {

@@ -191,6 +191,12 @@ impl RouteTable {
         }
     }
 
+    /// Number of domains that have suffix rules directly beneath them.
+    #[cfg(test)]
+    pub(super) fn parents(&self) -> usize {
+        self.parents.len()
+    }
+
     fn hash_name(&self, name: &[u8]) -> u64 {
         let mut state = self.hasher.build_hasher();
         state.write(name);

@@ -324,6 +324,7 @@ proptest! {
             }
             rules.sort();
             prop_assert_eq!(table.len(), rules.len());
+            prop_assert_eq!(table.parents(), built.parents());
             prop_assert_eq!(listed(&table), rules);
         }
     }

@@ -185,8 +185,7 @@ impl Pools {
     /// Keeps a connection whose last exchange ended cleanly.
     pub(crate) fn put(&self, lease: Lease, settings: &Settings) {
         let mut idle = lease.endpoint.idle.borrow_mut();
-        let retired = lease.endpoint.endpoint.retired.get();
-        if !retired && idle.len() < settings.limits.idle_per_endpoint {
+        if idle.len() < settings.limits.idle_per_endpoint {
             idle.push(Idle {
                 stream: lease.stream,
                 expires: self.timers.later(settings.timeouts.upstream_idle),

@@ -1,11 +1,12 @@
 //! One of a fleet's routers, and its host.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 use crate::ca::{Ca, KeyKind};
 use crate::etcd::Cluster;
@@ -77,6 +78,7 @@ impl Door {
              \x20   certificate: registry.crt\n\
              \x20   key: registry.key\n\
              \x20   client_ca: ../ca.pem\n\
+             \x20   audit_log: audit.jsonl\n\
              \x20 state: state\n"
         );
         let Some(etcd) = etcd else {
@@ -140,7 +142,42 @@ impl Door {
     /// # Errors
     /// If it does not run, or its page of routes cannot be read.
     pub fn endpoints(&self, rule: &str) -> Result<BTreeSet<SocketAddr>> {
-        self.running()?.endpoints(rule)
+        Ok(self.table()?.remove(rule).unwrap_or_default())
+    }
+
+    /// Every rule and its endpoints.
+    ///
+    /// # Errors
+    /// As [`Door::endpoints`].
+    pub fn table(&self) -> Result<BTreeMap<String, BTreeSet<SocketAddr>>> {
+        let rules = self.rules()?;
+        let endpoints = |rule: &Value| {
+            let all = rule["endpoints"].as_array().into_iter().flatten();
+            all.map(|it| {
+                let text = it.as_str().context("an endpoint is a text")?;
+                text.parse().context("an endpoint is an address")
+            })
+            .collect::<Result<_>>()
+        };
+        rules
+            .iter()
+            .map(|rule| {
+                let host = rule["host"].as_str().context("a rule has a host")?;
+                Ok((host.to_owned(), endpoints(rule)?))
+            })
+            .collect()
+    }
+
+    /// The rules in force, as its page lists them.
+    ///
+    /// # Errors
+    /// As [`Door::endpoints`].
+    pub fn rules(&self) -> Result<Vec<Value>> {
+        let mut page: Value = serde_json::from_str(&self.running()?.admin("/routes")?)?;
+        match page["routes"].take() {
+            Value::Array(rules) => Ok(rules),
+            other => bail!("no list of routes: {other}"),
+        }
     }
 
     /// A number of its metrics page.
@@ -152,6 +189,29 @@ impl Door {
         page.lines()
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
             .with_context(|| format!("there is no metric {name}"))
+    }
+
+    /// How many calls its registry has answered with this status.
+    ///
+    /// # Errors
+    /// As [`Door::metric`].
+    pub fn answers(&self, status: u16) -> Result<u64> {
+        let line = format!("router_registry_requests_total{{code=\"{status}\"}} ");
+        let page = self.running()?.admin("/metrics")?;
+        // A status that never was has no line.
+        let count = page.lines().find_map(|it| it.strip_prefix(&line));
+        count.map_or(Ok(0), |it| it.parse().context("a count"))
+    }
+
+    /// The lines of its audit log.
+    ///
+    /// # Errors
+    /// If there is none, or a line is no JSON.
+    pub fn audit(&self) -> Result<Vec<Value>> {
+        let text = std::fs::read_to_string(self.folder.join("audit.jsonl"))?;
+        text.lines()
+            .map(|line| serde_json::from_str(line).context("a line of the audit log"))
+            .collect()
     }
 
     /// Whether it says that it follows the registry.

@@ -299,6 +299,30 @@ fn pauses_after_whole_rounds_grow_and_leave_time_for_one_more_round() {
 }
 
 #[test]
+fn pauses_are_short_beside_the_time_to_live_when_nothing_is_left_of_it() {
+    let longest_after = |ttl: u64| {
+        let mut bench = Bench::new(1, 1);
+        bench.state.settings.ttl = Duration::from_millis(ttl);
+        bench.state.checked(0, true);
+        bench.call();
+        bench.answer(ACCEPTED);
+        bench.pass(20_000.max(ttl));
+        let mut longest = 0;
+        for _ in 0..10 {
+            bench.call();
+            bench.answer(failed());
+            let pause = bench.waits().unwrap();
+            longest = longest.max(pause);
+            bench.pass(pause);
+        }
+        longest
+    };
+    assert_eq!(longest_after(5_000), 1_250);
+    assert_eq!(longest_after(1_000), 500);
+    assert_eq!(longest_after(60_000), 5_000, "half of ten seconds");
+}
+
+#[test]
 fn a_registry_says_how_long_to_wait_but_not_beyond_the_time_to_live() {
     let retry_after = |seconds| Outcome::Failed {
         error: "503".to_owned(),

@@ -52,8 +52,6 @@ pub fn app(api: Arc<Api>) -> Router {
             "/v1/openapi.json",
             get(move || std::future::ready((json, document.clone()))),
         )
-        .fallback(extract::unknown_path)
-        .method_not_allowed_fallback(extract::unknown_method)
         .with_state(api)
 }
 

@@ -6,14 +6,14 @@ use std::net::{IpAddr, SocketAddr};
 use config::net::IpRange;
 use config::net::kinds::check_label;
 use config::route::HostMatch;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::ServerName;
 
 use super::problem::{Problem, reason};
 use super::types::{AnnouncedRoute, Announcement, MAX_ANNOUNCED, MAX_ENDPOINTS, RouteSpec, TTL};
 use super::types::{TokenSpec, ZoneSpec};
 use crate::registry::auth::{Caller, Role};
 use crate::registry::record::{Check, RouteSource, Tls, Trust, Zone};
+use crate::tls::authorities;
 
 /// Longest PEM text of authorities.
 const MAX_PEM: usize = 64 * 1024;
@@ -282,16 +282,8 @@ fn tls(field: &str, given: &Tls) -> Result<(), Problem> {
     if pem.len() > MAX_PEM {
         return wrong("is longer than 64 KiB");
     }
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-        match certificate.map(|it| roots.add(it)) {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => return wrong("a certificate is of no use as an authority"),
-            Err(_) => return wrong("is not PEM"),
-        }
-    }
-    if roots.is_empty() {
-        return wrong("holds no certificate");
+    if let Err(reason) = authorities(pem.as_bytes()) {
+        return wrong(&reason);
     }
     Ok(())
 }

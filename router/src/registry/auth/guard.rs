@@ -25,11 +25,10 @@ use super::credential::{BearerToken, Caller};
 use super::limits::{Demand, Exceeded, Limits, Permit, Source};
 use super::tokens::{TokenRefused, Tokens};
 use crate::observe::metrics::Registry;
+use crate::registry::api::OPEN_PATHS;
 use crate::registry::api::extract::{BodyDeadline, unknown_method, unknown_path};
 use crate::registry::api::problem::{AnsweredReason, Problem};
 
-/// Paths that may be read without a credential.
-const OPEN_TO_ALL: [&str; 2] = ["/v1/openapi.json", "/v1/health"];
 /// The path whose answers stay open.
 const WATCH: &str = "/v1/watch";
 
@@ -111,7 +110,7 @@ impl Guard {
         let reads = [Method::GET, Method::HEAD].contains(request.method());
         let caller = match known {
             Ok(caller) => Some(caller),
-            Err(_) if reads && OPEN_TO_ALL.contains(&path) => None,
+            Err(_) if reads && OPEN_PATHS.contains(&path) => None,
             Err(NotKnown::NotReady(why)) => {
                 return Err(Problem::store_unreachable(why.to_string()));
             }

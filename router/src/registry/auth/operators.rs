@@ -20,7 +20,8 @@ use config::document::{self, Position};
 use config::error::{Fault, InvalidValue};
 use config::net::kinds::check_label;
 
-use super::credential::{ID_DIGITS, from_hex, to_hex};
+use super::credential::ID_DIGITS;
+use crate::registry::hex::{from_hex, to_hex};
 
 /// More than anybody's operators.
 const MAX_FILE: u64 = 1 << 20;

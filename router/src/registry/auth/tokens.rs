@@ -9,8 +9,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
 
-use super::credential::{BearerToken, Caller, ID_DIGITS, Role, TokenKind, from_hex, to_hex};
+use super::credential::{BearerToken, Caller, ID_DIGITS, Role, TokenKind};
 use super::operators::{Digest, OperatorsFile, operators_line};
+use crate::registry::hex::{from_hex, to_hex};
 use crate::registry::record;
 
 /// Random bytes that make a token: its id and its secret.

@@ -15,6 +15,7 @@ use super::{Decision, FileNames, TRANSACTION_ITEMS, refused, stands_in_a_file, t
 use crate::registry::api::problem::Problem;
 use crate::registry::api::types::{Announced, Announcement};
 use crate::registry::claims::{self, Claim};
+use crate::registry::hex::to_hex;
 use crate::registry::keys;
 use crate::registry::record::{Instance, RouteSource};
 use crate::registry::shared::RouteRegistry;
@@ -46,34 +47,24 @@ pub async fn announce(
     announcement: &Announcement,
     request: Announce<'_>,
 ) -> Result<Announced, Problem> {
-    let Announce {
-        tenant,
-        instance,
-        ttl,
-        ..
-    } = request;
+    let ttl = request.ttl;
     let digest = digest_of(announcement);
-    let known = registry.view().instance(tenant, instance).cloned();
-    let mut lease = None;
-    if let Some(known) = known
-        && let Some(held) = known.lease
-        && known.record.ttl == ttl
-    {
-        match registry.store.renew(held).await {
-            Ok(()) if known.record.digest == digest => {
-                return Ok(Announced {
-                    revision: registry.view().revision().0,
-                    ttl,
-                    renewed: true,
-                });
-            }
-            Ok(()) => lease = Some(held),
-            Err(StoreError::LeaseGone) => {}
-            Err(error) => return Err(error.into()),
-        }
+    let mut renewed = renew(registry, &request, &digest).await?;
+    let mut turn = None;
+    if !matches!(renewed, Renewed::All(_)) {
+        turn = Some(registry.turns.take(request.tenant).await?);
     }
+    if matches!(renewed, Renewed::Nothing) {
+        // Meanwhile an earlier call may have been done that nobody waited for.
+        renewed = renew(registry, &request, &digest).await?;
+    }
+    let lease = match renewed {
+        Renewed::All(announced) => return Ok(announced),
+        Renewed::Lease(held) => Some(held),
+        Renewed::Nothing => None,
+    };
     for (host, source) in &request.routes {
-        if let Some(why) = files.file_owner(host, tenant, source.shared) {
+        if let Some(why) = files.file_owner(host, request.tenant, source.shared) {
             return Err(stands_in_a_file(host, &why, false));
         }
     }
@@ -92,7 +83,9 @@ pub async fn announce(
         hosts: request.routes.iter().map(|it| it.0.to_string()).collect(),
         credential: request.credential.to_owned(),
     };
-    match replace(registry, &request, record, lease).await {
+    let replaced = replace(registry, &request, record, lease).await;
+    drop(turn);
+    match replaced {
         Ok(revision) => Ok(Announced {
             revision: revision.0,
             ttl,
@@ -108,6 +101,46 @@ pub async fn announce(
     }
 }
 
+/// What a renewal came to.
+enum Renewed {
+    /// The same was announced before.
+    All(Announced),
+    /// Something else was; its lease goes on.
+    Lease(LeaseId),
+    /// There is no lease to go on with.
+    Nothing,
+}
+
+async fn renew(
+    registry: &RouteRegistry,
+    request: &Announce<'_>,
+    digest: &str,
+) -> Result<Renewed, Problem> {
+    let Announce {
+        tenant,
+        instance,
+        ttl,
+        ..
+    } = *request;
+    let known = registry.view().instance(tenant, instance).cloned();
+    let Some(known) = known.filter(|known| known.record.ttl == ttl) else {
+        return Ok(Renewed::Nothing);
+    };
+    let Some(lease) = known.lease else {
+        return Ok(Renewed::Nothing);
+    };
+    match registry.store.renew(lease).await {
+        Ok(()) if known.record.digest == digest => Ok(Renewed::All(Announced {
+            revision: registry.view().revision().0,
+            ttl,
+            renewed: true,
+        })),
+        Ok(()) => Ok(Renewed::Lease(lease)),
+        Err(StoreError::LeaseGone) => Ok(Renewed::Nothing),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Withdraws everything that an instance announced; also fine if there is nothing.
 ///
 /// # Errors
@@ -119,6 +152,7 @@ pub async fn withdraw(
 ) -> Result<Revision, Problem> {
     let key = keys::instance(tenant, instance);
     let ranges = [Range::key(&key)];
+    let _turn = registry.turns.take(tenant).await?;
     let (revision, lease) = transact(registry, &ranges, |listing| {
         let Some(entry) = listing.entries.first() else {
             return Ok(Decision::Nothing(None));
@@ -281,10 +315,5 @@ fn refuse_too_many(registry: &RouteRegistry, request: &Announce<'_>) -> Result<(
 /// The same for the same announcement at every router.
 fn digest_of(announcement: &Announcement) -> String {
     let text = serde_json::to_vec(announcement).expect("an announcement is JSON");
-    let digest = digest(&SHA256, &text);
-    digest
-        .as_ref()
-        .iter()
-        .map(|it| format!("{it:02x}"))
-        .collect()
+    to_hex(digest(&SHA256, &text).as_ref())
 }

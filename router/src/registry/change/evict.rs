@@ -6,7 +6,7 @@ use std::time::Duration;
 use config::route::HostMatch;
 
 use crate::registry::api::problem::Problem;
-use crate::registry::claims::zone_covers;
+use crate::registry::claims::{outside, zone_covers};
 use crate::registry::keys;
 use crate::registry::record::Zone;
 use crate::registry::shared::RouteRegistry;
@@ -60,10 +60,7 @@ fn not_allowed(view: &View, tenant: &str) -> Vec<String> {
             .filter(|(_, pattern, _)| zone_covers(pattern, host))
             .map(|(_, _, zone)| *zone)
             .collect();
-        source.spec.endpoints.iter().all(|endpoint| {
-            let mut ranges = covering.iter().flat_map(|zone| &zone.addresses);
-            ranges.any(|range| range.contains(endpoint.ip()))
-        })
+        outside(&covering, &source.spec.endpoints).is_none()
     };
     let mut keys = BTreeSet::new();
     for host in view.hosts_after(Some(tenant), None) {

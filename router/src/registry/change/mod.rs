@@ -13,8 +13,10 @@ use config::route::HostMatch;
 
 use super::api::problem::{Problem, reason};
 use super::claims::Refusal;
+use super::jitter::fraction;
 use super::shared::RouteRegistry;
 use super::store::{Committed, Listing, Range, Revision, StoreError, Transaction};
+use super::turns::TooManyWait;
 use crate::control::Control;
 
 pub use announce::{Announce, announce, withdraw};
@@ -68,12 +70,10 @@ async fn transact<T>(
     Err(Problem::busy("too many others change the same names"))
 }
 
-/// Evenly from 0 to 1.
-pub(super) fn fraction() -> f64 {
-    let mut bytes = [0; 4];
-    // Without random numbers everybody waits equally long, which is no worse than that.
-    let _ = aws_lc_rs::rand::fill(&mut bytes);
-    f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
+impl From<TooManyWait> for Problem {
+    fn from(error: TooManyWait) -> Self {
+        Self::busy(error.to_string())
+    }
 }
 
 impl From<StoreError> for Problem {

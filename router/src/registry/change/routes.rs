@@ -8,6 +8,7 @@ use super::{Decision, FileNames, refused, stands_in_a_file, transact};
 use crate::registry::api::problem::{Problem, reason};
 use crate::registry::api::types;
 use crate::registry::claims::{self, Claim};
+use crate::registry::hex::to_hex;
 use crate::registry::keys::{self, API_SOURCE, Key};
 use crate::registry::record::{Protocol, RouteSource};
 use crate::registry::shared::RouteRegistry;
@@ -75,6 +76,7 @@ pub async fn put_route(
     if !holds && held >= request.most {
         return Err(too_many(request.most));
     }
+    let _turn = registry.turns.take(tenant).await?;
     let lease = match request.source.time_to_live() {
         Some(ttl) => Some(registry.store.grant(ttl).await?),
         None => None,
@@ -223,11 +225,7 @@ pub fn etag(sources: &[Source]) -> String {
         .collect();
     lines.sort();
     let digest = digest(&SHA256, lines.concat().as_bytes());
-    let mut tag = String::from("\"");
-    for byte in &digest.as_ref()[..8] {
-        tag.push_str(&format!("{byte:02x}"));
-    }
-    tag + "\""
+    format!("\"{}\"", to_hex(&digest.as_ref()[..8]))
 }
 
 /// The refusal of one name too many.

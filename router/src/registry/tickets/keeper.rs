@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 
 use super::{SLACK, TicketState, plan};
 use crate::observe::metrics;
-use crate::registry::change::fraction;
+use crate::registry::jitter::fraction;
 use crate::registry::keys::{TICKET_FRESH, TICKET_SECRETS};
 use crate::registry::record::TicketSecrets;
 use crate::registry::store::{Committed, Listing, Range, Store, StoreError};

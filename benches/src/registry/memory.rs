@@ -1,0 +1,183 @@
+//! What routes take in a running router, and whether replacing them takes more.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use router::registry::store::embedded::Embedded;
+use router::registry::store::{Put, Store, Transaction};
+use tokio::runtime::Runtime;
+
+use super::cluster::{self, Cluster};
+use super::population::{self, Population, TOGETHER, Writer, transaction};
+use super::record::{Kind, Memory, Replaced, Shape};
+use super::served::served;
+use super::server::{Place, Server};
+use crate::registry_lookup::routes::route;
+use crate::site::Site;
+
+/// Full replacements.
+const REPLACEMENTS: u32 = 10;
+
+/// What is needed to start routers.
+pub(crate) struct Workshop<'a> {
+    pub(crate) router: &'a Path,
+    pub(crate) core: usize,
+    pub(crate) site: &'a mut Site,
+    pub(crate) runtime: &'a Runtime,
+}
+
+impl Workshop<'_> {
+    /// A router on an embedded store with so many routes.
+    pub(crate) fn embedded(&mut self, shape: Shape, routes: u32) -> Result<Memory> {
+        let name = format!("memory-embedded-{shape:?}-{routes}").to_lowercase();
+        let state = self.prepare(&name, shape, routes, None)?;
+        let place = Place::Embedded(state);
+        self.measure(&name, &place, Kind::Embedded, shape, routes)
+    }
+
+    /// A router that follows a prefix of a cluster, where these routes are or are put now.
+    pub(crate) fn etcd(
+        &mut self,
+        cluster: &Cluster,
+        prefix: &str,
+        shape: Shape,
+        routes: u32,
+    ) -> Result<Memory> {
+        let writer = self
+            .runtime
+            .block_on(cluster::open(cluster.store(prefix)))?;
+        self.runtime.block_on(fill(&writer, shape, routes))?;
+        let place = Place::Etcd(cluster.store(prefix));
+        let name = format!("memory-{prefix}");
+        self.measure(&name, &place, Kind::Etcd, shape, routes)
+    }
+
+    /// Replaces all routes of a router by others, names and endpoints alike, again and again.
+    pub(crate) fn replaced(&mut self, cluster: &Cluster, routes: u32) -> Result<Replaced> {
+        let prefix = "replaced";
+        let writer = self
+            .runtime
+            .block_on(cluster::open(cluster.store(prefix)))?;
+        let filled = fill(&writer, Shape::Put, routes);
+        self.runtime.block_on(filled)?;
+        let place = Place::Etcd(cluster.store(prefix));
+        let mut server = self.start(prefix, &place, routes)?;
+        let mut bytes = vec![server.memory()?];
+        for generation in 0..REPLACEMENTS {
+            let before = server.metric("router_registry_changes_total")?;
+            let replacement = replacement(routes, generation);
+            self.runtime.block_on(writer.commit_all(replacement))?;
+            // Each route that went, and each that came.
+            let after = before + 2 * u64::from(routes);
+            server.wait("router_registry_changes_total", after)?;
+            server.wait("router_registry_routes", u64::from(routes))?;
+            bytes.push(server.memory()?);
+        }
+        Ok(Replaced { routes, bytes })
+    }
+
+    /// A folder with an embedded store that has so many routes, and one to a backend if there is one;
+    /// nobody has it open.
+    pub(crate) fn prepare(
+        &mut self,
+        name: &str,
+        shape: Shape,
+        routes: u32,
+        backend: Option<SocketAddr>,
+    ) -> Result<PathBuf> {
+        let state = self.site.home(name)?.join("state");
+        let filled = async {
+            std::fs::create_dir_all(&state).context("state folder")?;
+            let store = Embedded::open(&state).await.context("embedded store")?;
+            let writer = Writer::new(Store::Embedded(store));
+            fill(&writer, shape, routes).await?;
+            if let Some(backend) = backend {
+                let put = population::put(&served(backend)?);
+                writer.commit(&transaction(vec![put])).await?;
+            }
+            anyhow::Ok(())
+        };
+        self.runtime.block_on(filled)?;
+        Ok(state)
+    }
+
+    /// A router whose registry has so many routes.
+    pub(crate) fn start(&mut self, name: &str, place: &Place, routes: u32) -> Result<Server> {
+        Server::start(self.router, name, place, routes, self.core, self.site)
+    }
+
+    fn measure(
+        &mut self,
+        name: &str,
+        place: &Place,
+        kind: Kind,
+        shape: Shape,
+        routes: u32,
+    ) -> Result<Memory> {
+        let server = self.start(name, place, routes)?;
+        let memory = Memory {
+            kind,
+            shape,
+            routes,
+            bytes: server.memory()?,
+            ready_ms: u32::try_from(server.ready.as_millis()).context("time until ready")?,
+        };
+        drop(server);
+        if let Place::Embedded(state) = place {
+            // They lie in memory, and the next is larger.
+            std::fs::remove_dir_all(state).context("state folder")?;
+        }
+        Ok(memory)
+    }
+}
+
+async fn fill(writer: &Writer, shape: Shape, routes: u32) -> Result<()> {
+    match shape {
+        Shape::Put => writer.commit_all(Population::new(routes).load()).await,
+        Shape::Announced => writer.commit_all(population::announced(routes)).await,
+    }
+}
+
+/// Takes out the routes of a generation and puts in those of the next.
+fn replacement(routes: u32, generation: u32) -> impl Iterator<Item = Result<Transaction>> {
+    let half = TOGETHER / 2;
+    let puts = move |first: u32, from: u32, to: u32| -> Result<Vec<Put>> {
+        let numbers = from..to;
+        numbers
+            .map(|at| Ok(population::put(&route(first + at, 0)?)))
+            .collect()
+    };
+    (0..routes).step_by(half).map(move |from| {
+        let to = routes.min(from + half as u32);
+        let old = puts(generation * routes, from, to)?;
+        let mut made = transaction(puts((generation + 1) * routes, from, to)?);
+        made.deletes = old.into_iter().map(|put| put.key).collect();
+        Ok(made)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn a_replacement_leaves_nothing_of_what_there_was() {
+        let before: HashSet<String> = Population::new(130)
+            .load()
+            .flat_map(|it| it.unwrap().puts)
+            .map(|put| put.key)
+            .collect();
+        let (mut gone, mut come) = (HashSet::new(), HashSet::new());
+        for transaction in replacement(130, 0) {
+            let transaction = transaction.unwrap();
+            gone.extend(transaction.deletes);
+            come.extend(transaction.puts.into_iter().map(|put| put.key));
+        }
+        assert_eq!(gone, before);
+        assert_eq!(come.len(), 130);
+        assert!(come.is_disjoint(&before));
+    }
+}
