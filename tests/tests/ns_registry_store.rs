@@ -462,6 +462,43 @@ fn large_answers_come_whole_others_keys_do_not_and_quiet_watches_move_on() {
     });
 }
 
+/// Small records first, so that the pages have grown when the large ones come.
+#[test]
+fn records_of_any_size_are_listed_over_a_slow_network() {
+    const SMALL: usize = 1_024;
+    const LARGE: usize = 384;
+    const LARGE_BYTES: usize = 66 * 1024;
+    let scene = Scene::new("etcd-slow");
+    let store = scene.store(0);
+    let network = &scene.network;
+    on(&scene.router, async || {
+        for (kind, count, bytes, together) in
+            [("a", SMALL, 100, 128), ("b", LARGE, LARGE_BYTES, 15)]
+        {
+            for start in (0..count).step_by(together) {
+                let numbers = start..count.min(start + together);
+                let puts = numbers.map(|number| Put {
+                    key: format!("{kind}/{number:04}"),
+                    value: vec![b'x'; bytes].into(),
+                    lease: None,
+                });
+                let puts = puts.collect();
+                let change = Transaction {
+                    puts,
+                    ..Transaction::default()
+                };
+                done(&store, &change).await;
+            }
+        }
+        // All large ones are 25 MB, which takes seven seconds.
+        network.slow_down(&scene.router, "30mbit").unwrap();
+        let listing = store.list().await.unwrap();
+        assert_eq!(listing.entries.len(), SMALL + LARGE);
+        let bytes: usize = listing.entries.iter().map(|it| it.value.len()).sum();
+        assert_eq!(bytes, SMALL * 100 + LARGE * LARGE_BYTES);
+    });
+}
+
 #[test]
 fn certificates_are_checked_and_read_anew() {
     let scene = Scene::new("etcd-certificates");

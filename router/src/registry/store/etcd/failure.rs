@@ -44,6 +44,11 @@ fn of_status(status: &Status) -> Failure {
             Failure::Answer(StoreError::LeaseGone)
         }
         Code::OutOfRange if says("has been compacted") => Failure::Answer(StoreError::Compacted),
+        // What tonic says of an answer that is larger than it may be: a smaller one can be asked for.
+        Code::OutOfRange if says("message length too large") => Failure::Member {
+            reason: status.message().to_owned(),
+            undone: false,
+        },
         Code::NotFound
         | Code::OutOfRange
         | Code::InvalidArgument
@@ -121,6 +126,11 @@ mod tests {
                 Code::ResourceExhausted,
                 "etcdserver: mvcc: database space exceeded",
                 true,
+            ),
+            (
+                Code::OutOfRange,
+                "Error, decoded message length too large: found 9 bytes, the limit is: 8 bytes",
+                false,
             ),
             (Code::Unknown, "transport error", false),
             (Code::Cancelled, "Timeout expired", false),
