@@ -8,6 +8,7 @@ mod failure;
 mod identity;
 mod members;
 mod pages;
+mod upkeep;
 mod watch;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use tracing::{debug, warn};
 use super::{Committed, KeyValue, LeaseId, Listing, Range, Revision, StoreError, Transaction};
 use members::{Members, Patience, Repeat};
 use pages::PageSize;
+pub use upkeep::{Compacted, History, Room};
 pub use watch::Watch;
 
 /// How often a listing begins anew because its revision was compacted meanwhile.
@@ -289,6 +291,9 @@ impl Prefix {
 fn entry_of(prefix: &Prefix, entry: PbKeyValue) -> Option<KeyValue> {
     let text = String::from_utf8(entry.key).ok();
     let key = text.as_deref().and_then(|key| key.strip_prefix(&*prefix.0));
+    if key == Some(upkeep::COMPACTION) {
+        return None;
+    }
     let Some(key) = key else {
         warn!(
             prefix = &*prefix.0,

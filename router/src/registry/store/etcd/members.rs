@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use config::router::EtcdStore;
 use etcd_client::{
-    Channel, Client, ConnectOptions, Error, KvClient, LeaseClient, WatchClient,
+    Channel, Client, ConnectOptions, Error, KvClient, LeaseClient, MaintenanceClient, WatchClient,
 };
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
@@ -80,6 +80,7 @@ pub(super) struct Link {
     pub(super) kv: KvClient,
     pub(super) lease: LeaseClient,
     pub(super) watch: WatchClient,
+    pub(super) maintenance: MaintenanceClient,
     pub(super) place: Place,
     stamp: Stamp,
 }
@@ -267,6 +268,7 @@ impl Members {
         Ok(Link {
             kv: calls.kv_client().max_decoding_message_size(LARGEST_ANSWER),
             lease: calls.lease_client(),
+            maintenance: calls.maintenance_client(),
             watch: watches
                 .watch_client()
                 .max_decoding_message_size(LARGEST_ANSWER),
