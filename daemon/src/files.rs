@@ -1,6 +1,7 @@
 //! Reads files, never more than a limit of them and nothing but regular ones, and replaces files so
 //! that whoever reads one meanwhile sees all of the old or all of the new.
 
+mod replacement;
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use config::ConfigErrors;
 use config::document::{self, MAX_BYTES};
 use config::error::InvalidValue;
+pub use replacement::{Replacement, give_to_folders_owner};
 
 /// Why a file is not read.
 #[derive(Debug, thiserror::Error)]
