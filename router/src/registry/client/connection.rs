@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+// hyper leaves out the cause of an error.
+pub(crate) use daemon::error::with_causes as told;
 use http::header::{AUTHORIZATION, HOST, USER_AGENT};
 use http::{HeaderValue, Method, Request, Response};
 use http_body_util::Full;
@@ -151,12 +153,4 @@ pub(crate) async fn connect(host: &str, port: u16, within: Duration) -> Result<T
         }
     }
     Err(failure)
-}
-
-/// An error of hyper with its cause, which it leaves out.
-pub(crate) fn told(error: &hyper::Error) -> String {
-    match std::error::Error::source(error) {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
-    }
 }
