@@ -11,7 +11,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use config::route::HostMatch;
 
 use super::routes::too_many;
-use super::{Decision, FileNames, TRANSACTION_ITEMS, refused, stands_in_a_file, transact};
+use super::{Decision, FileNames, TRANSACTION_ITEMS, Unmade, refused, stands_in_a_file, transact};
 use crate::registry::api::problem::Problem;
 use crate::registry::api::types::{Announced, Announcement};
 use crate::registry::claims::{self, Claim};
@@ -91,12 +91,12 @@ pub async fn announce(
             ttl,
             renewed: false,
         }),
-        Err(problem) => {
-            if new_lease {
-                // Best effort: what hangs on it ends with its time in any case.
+        Err(unmade) => {
+            if new_lease && unmade.is_certain() {
+                // Best effort: a lease that nothing hangs on ends by itself.
                 let _ = registry.store.revoke(lease).await;
             }
-            Err(problem)
+            Err(unmade.into())
         }
     }
 }
@@ -180,7 +180,7 @@ async fn replace(
     request: &Announce<'_>,
     record: Instance,
     lease: LeaseId,
-) -> Result<Revision, Problem> {
+) -> Result<Revision, Unmade> {
     let Announce {
         tenant, instance, ..
     } = *request;
