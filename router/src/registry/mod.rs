@@ -9,6 +9,7 @@
 //! Every router follows the store; those that listen serve the API as well. Nothing here is on the
 //! request path.
 
+pub mod ahead;
 pub mod api;
 pub mod auth;
 pub mod change;

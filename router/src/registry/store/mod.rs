@@ -7,6 +7,8 @@
 
 pub mod embedded;
 pub mod etcd;
+#[cfg(test)]
+pub mod faults;
 mod limits;
 
 use std::time::Duration;
@@ -210,10 +212,21 @@ impl Store {
     /// reads.
     pub async fn commit(&self, transaction: &Transaction) -> Result<Committed, StoreError> {
         limits::check(transaction)?;
-        match self {
+        #[cfg(test)]
+        let fault = faults::of_this_commit();
+        #[cfg(test)]
+        if fault == Some(faults::Fault::Unreachable) {
+            return Err(faults::unavailable());
+        }
+        let committed = match self {
             Self::Embedded(store) => store.commit(transaction.clone()).await,
             Self::Etcd(store) => store.commit(transaction).await,
+        };
+        #[cfg(test)]
+        if fault == Some(faults::Fault::AnswerLost) {
+            return Err(faults::unavailable());
         }
+        committed
     }
 
     /// A new lease, which ends `ttl` after it was granted or renewed last. etcd counts in whole
