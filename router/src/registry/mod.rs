@@ -29,6 +29,7 @@ pub mod start;
 pub mod store;
 pub mod tickets;
 pub mod turns;
+mod upkeep;
 pub mod view;
 
 #[cfg(test)]
