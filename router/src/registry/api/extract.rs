@@ -33,6 +33,11 @@ pub struct Json<T>(pub T);
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Query<T>(pub T);
 
+/// The query of a call that takes none. A misspelt or misplaced parameter is told rather than
+/// ignored: `?tenant=acme` on a call that knows no such thing must not act for somebody else.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoQuery;
+
 /// What stands in the path.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Path<T>(pub T);
@@ -72,6 +77,17 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
             .map_err(|rejection: QueryRejection| {
                 Problem::malformed(format!("query: {}", words(&rejection)))
             })
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for NoQuery {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        match parts.uri.query() {
+            None | Some("") => Ok(Self),
+            Some(_) => Err(Problem::malformed("query: this call takes no parameters")),
+        }
     }
 }
 
@@ -182,6 +198,7 @@ mod tests {
 
     fn app() -> Router {
         let with_fallbacks = Router::new()
+            .route("/plain", get(async |_: NoQuery| "plain"))
             .route("/things", put(async |Json(thing): Json<Thing>| Json(thing)))
             .route(
                 "/numbers/{number}",
@@ -222,6 +239,8 @@ mod tests {
             ("GET", "/numbers/12", "", "12"),
             ("GET", "/pages?limit=3", "", "3"),
             ("GET", "/pages", "", "7"),
+            ("GET", "/plain", "", "plain"),
+            ("GET", "/plain?", "", "plain"),
         ] {
             let response = ask(method, path, json, body).await;
             assert_eq!(response.status(), 200, "{path}");
@@ -318,6 +337,15 @@ mod tests {
                 400,
                 "invalid",
                 "unknown field `limits`",
+            ),
+            (
+                "GET",
+                "/plain?x",
+                json,
+                "",
+                400,
+                "invalid",
+                "no parameters",
             ),
             ("GET", "/nowhere", json, "", 404, "not-found", "/nowhere"),
             (

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
 
 use super::Api;
-use super::extract::{Json, Path, Query};
+use super::extract::{Json, NoQuery, Path, Query};
 use super::problem::Problem;
 use super::responses::{Always, ForNames};
 use super::types::{Announced, Announcement, Instance, Instances, ListQuery};
@@ -74,6 +74,7 @@ pub(super) async fn put(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Path((tenant, instance)): Path<(String, String)>,
+    _: NoQuery,
     Json(announcement): Json<Announcement>,
 ) -> Result<Response, Problem> {
     let request = Announce {
@@ -108,6 +109,7 @@ pub(super) async fn delete(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Path((tenant, instance)): Path<(String, String)>,
+    _: NoQuery,
 ) -> Result<(StatusCode, Extension<Change>), Problem> {
     let tenant = valid::acting_for(&caller, &tenant)?;
     let instance = valid::label("instance", &instance)?;

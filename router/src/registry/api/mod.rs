@@ -50,7 +50,7 @@ pub fn app(api: Arc<Api>) -> Router {
     router
         .route(
             "/v1/openapi.json",
-            get(move || std::future::ready((json, document.clone()))),
+            get(move |_: extract::NoQuery| std::future::ready((json, document.clone()))),
         )
         .with_state(api)
 }
