@@ -4,6 +4,7 @@
 use std::error::Error;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::rejection::{
     BytesRejection, FailedToBufferBody, JsonRejection, PathRejection, QueryRejection,
 };
@@ -16,6 +17,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use super::problem::{Problem, reason};
+use crate::registry::auth::Unchanged;
 
 /// How long a body may take to arrive, an extension of requests. Shorter than the deadline of the
 /// request as a whole, so that the answer says which of both it was. Without it, 5 s.
@@ -112,8 +114,9 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
 }
 
 /// The answer to a path that the API does not have.
-pub async fn unknown_path(uri: Uri) -> Problem {
-    Problem::not_found(format!("there is no {}", uri.path()))
+pub async fn unknown_path(uri: Uri) -> (Extension<Unchanged>, Problem) {
+    let problem = Problem::not_found(format!("there is no {}", uri.path()));
+    (Extension(Unchanged), problem)
 }
 
 /// The answer to a method that a path does not take; axum adds `Allow`.
@@ -338,15 +341,7 @@ mod tests {
                 "invalid",
                 "unknown field `limits`",
             ),
-            (
-                "GET",
-                "/plain?x",
-                json,
-                "",
-                400,
-                "invalid",
-                "no parameters",
-            ),
+            ("GET", "/plain?x", json, "", 400, "invalid", "no parameters"),
             ("GET", "/nowhere", json, "", 404, "not-found", "/nowhere"),
             (
                 "PUT",

@@ -68,6 +68,7 @@ pub(super) async fn create(
         action: Some("create-token"),
         object: Some(new.token.id.clone()),
         revision: Some(revision),
+        ..Change::default()
     };
     let token = NewToken {
         id: new.token.id.clone(),

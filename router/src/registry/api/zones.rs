@@ -105,5 +105,6 @@ fn leased(tenant: &str, action: &'static str, pattern: &HostMatch, revision: Rev
         action: Some(action),
         object: Some(pattern.to_string()),
         revision: Some(revision),
+        ..Change::default()
     }
 }
