@@ -12,6 +12,7 @@
 pub mod api;
 pub mod auth;
 pub mod change;
+pub mod check;
 pub mod claims;
 pub mod client;
 pub mod follow;
