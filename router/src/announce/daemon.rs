@@ -14,7 +14,7 @@ use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::{sleep_until, timeout};
 
 use super::check::{CheckError, repeat};
-use super::load::{Loaded, load};
+use super::load::{Loaded, read};
 use super::registries::Registries;
 use super::state::{Action, Outcome, State};
 use super::tell;
@@ -72,7 +72,7 @@ struct Leaving {
 }
 
 type Flight = Pin<Box<dyn Future<Output = Outcome> + Send>>;
-type Reload = JoinHandle<Result<Loaded, ConfigErrors>>;
+type Reload = JoinHandle<(Result<Loaded, ConfigErrors>, Vec<PathBuf>)>;
 
 pub(super) struct Registrar {
     file: PathBuf,
@@ -89,6 +89,8 @@ pub(super) struct Registrar {
     results: mpsc::UnboundedReceiver<Checked>,
     /// Something was accepted.
     ready: bool,
+    /// Why the files that are there now are not in force, if they are not.
+    refused: Option<String>,
     /// What the service manager knows; `None` until it knows that we are ready.
     status: Option<String>,
 }
@@ -111,6 +113,7 @@ impl Registrar {
             report,
             results,
             ready: false,
+            refused: None,
             status: None,
         };
         registrar.check();
@@ -153,9 +156,9 @@ impl Registrar {
                 outcome = ended(&mut self.flight) => self.answered(outcome),
                 result = ended(&mut reload) => {
                     reload = None;
-                    let loaded = result.unwrap_or_else(|error| {
+                    let (loaded, mut sources) = result.unwrap_or_else(|error| {
                         tracing::error!(%error, "a reload panicked: what was in force stays");
-                        Ok(self.loaded.clone())
+                        (Ok(self.loaded.clone()), Vec::new())
                     });
                     let same = matches!(&loaded, Ok(loaded) if *loaded == self.loaded);
                     // Nor is a first call given up that a busy registry has not answered yet.
@@ -164,13 +167,17 @@ impl Registrar {
                     if !nothing {
                         self.reload(loaded);
                     }
-                    watcher.loaded(self.loaded.sources.clone());
+                    // Those of a configuration that was refused, too: one of them may be mended.
+                    sources.extend(self.loaded.sources.iter().cloned());
+                    sources.sort();
+                    sources.dedup();
+                    watcher.loaded(sources);
                 }
                 // A file system may hang: nothing else waits for it.
                 reason = watcher.changed(), if reload.is_none() => {
                     first &= reason == Reason::Changed;
                     let file = self.file.clone();
-                    reload = Some(spawn_blocking(move || load(&file)));
+                    reload = Some(spawn_blocking(move || read(&file)));
                 }
                 Some(ended) = self.checks.join_next() => if let Err(error) = ended
                     && error.is_panic()
@@ -264,9 +271,11 @@ impl Registrar {
                 for error in errors.errors() {
                     tracing::error!(%error, "the configuration is refused: nothing changes");
                 }
+                self.refused = errors.errors().first().map(ToString::to_string);
                 return;
             }
         };
+        self.refused = None;
         self.flight = None;
         let (settings, wanted) = (loaded.settings, loaded.wanted.clone());
         if self.registries.is_for(&loaded) {
@@ -275,8 +284,9 @@ impl Registrar {
             self.change_name(&loaded);
             self.state.rename(settings, wanted, Instant::now());
         }
-        // New connections, since credentials may be what has changed.
-        self.registries = Registries::new(&loaded);
+        if !self.registries.do_for(&self.loaded, &loaded) {
+            self.registries = Registries::new(&loaded);
+        }
         self.loaded = loaded;
         self.check();
         tracing::info!(routes = self.loaded.wanted.len(), "configuration loaded");
@@ -321,7 +331,11 @@ impl Registrar {
             }
             notify(READY);
         }
-        let status = tell::status(&self.state, &self.registries, Instant::now());
+        let mut status = tell::status(&self.state, &self.registries, Instant::now());
+        if let Some(error) = &self.refused {
+            status.push_str("; the configuration is refused: ");
+            status.push_str(&error.replace(char::is_control, " "));
+        }
         if self.status.as_ref() != Some(&status) {
             notify(&format!("STATUS={status}"));
             self.status = Some(status);

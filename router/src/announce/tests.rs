@@ -1,5 +1,7 @@
 //! The daemon against scripted registries and real endpoints.
 
+mod rotation;
+
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -70,7 +72,7 @@ fn loaded(authority: &Authority, registries: &[&Scripted], wanted: Vec<Wanted>) 
             .iter()
             .map(|it| it.url().parse().unwrap())
             .collect(),
-        credentials: authority.token(),
+        credentials: authority.token().load().unwrap(),
         settings: Settings {
             ttl: Duration::from_secs(60),
             renew: RENEW,
