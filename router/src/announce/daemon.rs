@@ -18,6 +18,7 @@ use super::load::{Loaded, read};
 use super::registries::Registries;
 use super::state::{Action, Outcome, State};
 use super::tell;
+use crate::registry::client::ClientRuntime;
 use crate::registry::jitter::fraction;
 
 /// How long it may take to withdraw everything at the end.
@@ -35,10 +36,7 @@ const LAST_CALL: Duration = Duration::from_millis(500);
 /// # Errors
 /// If signals cannot be listened for.
 pub fn serve(file: &Path, loaded: Loaded) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("no runtime")?;
+    let runtime = ClientRuntime::new().context("no runtime")?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;

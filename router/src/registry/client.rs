@@ -10,6 +10,7 @@ mod connection;
 mod credentials;
 mod error;
 mod events;
+mod runtime;
 #[cfg(test)]
 pub(crate) mod scripted;
 #[cfg(test)]
@@ -31,6 +32,7 @@ pub use calls::{Precondition, Tagged};
 pub use credentials::{Credentials, LoadedCredentials, Proof, Source};
 pub use error::{ClientError, Problem};
 pub use events::ServerEvent;
+pub use runtime::ClientRuntime;
 
 use connection::{Connection, Question};
 pub(crate) use connection::{connect, told};
