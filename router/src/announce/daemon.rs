@@ -283,7 +283,7 @@ impl Registrar {
             self.state.rename(settings, wanted, Instant::now());
         }
         if !self.registries.do_for(&self.loaded, &loaded) {
-            self.registries = Registries::new(&loaded);
+            self.registries = self.registries.replaced(&loaded);
         }
         self.loaded = loaded;
         self.check();
