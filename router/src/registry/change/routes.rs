@@ -119,12 +119,12 @@ pub async fn put_route(
     .await;
     let (revision, (listing, created)) = match result {
         Ok(done) => done,
-        Err(problem) => {
-            // Best effort: a lease that nothing hangs on ends by itself.
-            if let Some(lease) = lease {
+        Err(unmade) => {
+            if let Some(lease) = lease.filter(|_| unmade.is_certain()) {
+                // Best effort: a lease that nothing hangs on ends by itself.
                 let _ = registry.store.revoke(lease).await;
             }
-            return Err(problem);
+            return Err(unmade.into());
         }
     };
     let now = after(listing, put, revision, host);

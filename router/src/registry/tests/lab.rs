@@ -10,6 +10,7 @@ use config::route::HostMatch;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Request};
 use serde_json::{Value, json};
+use tokio::task::AbortHandle;
 use tower::ServiceExt as _;
 
 use crate::control::RegistryUpdate;
@@ -28,8 +29,9 @@ pub(super) const MOST: usize = 40;
 
 pub(super) struct Lab {
     pub(super) registry: Arc<RouteRegistry>,
-    pub(super) published: Arc<Mutex<BTreeMap<String, Arc<RegistryRoute>>>>,
+    pub(super) published: Published,
     app: Router,
+    follower: Mutex<AbortHandle>,
     _folder: tempfile::TempDir,
 }
 
@@ -41,7 +43,7 @@ pub(super) struct Answer {
     pub(super) body: Value,
 }
 
-struct Recorder(Arc<Mutex<BTreeMap<String, Arc<RegistryRoute>>>>);
+struct Recorder(Published);
 
 /// `file.example.org` stands in a file.
 struct OneFile;
@@ -82,6 +84,15 @@ impl Publish for Recorder {
     fn followed(&mut self, _: Revision) {}
 }
 
+type Published = Arc<Mutex<BTreeMap<String, Arc<RegistryRoute>>>>;
+
+fn follow(registry: &Arc<RouteRegistry>, published: &Published) -> AbortHandle {
+    let recorder = Recorder(Arc::clone(published));
+    let window = Duration::from_millis(5);
+    let follower = Follower::new(Arc::clone(registry), recorder, window, None);
+    tokio::spawn(follower.run()).abort_handle()
+}
+
 pub(super) fn tenant(name: &str) -> Caller {
     Caller {
         id: format!("token:{name}").into(),
@@ -103,10 +114,7 @@ impl Lab {
         let store = Embedded::open(folder.path()).await.unwrap();
         let registry = Arc::new(RouteRegistry::new(Store::Embedded(store)));
         let published = Arc::default();
-        let recorder = Recorder(Arc::clone(&published));
-        let window = Duration::from_millis(5);
-        let follower = Follower::new(Arc::clone(&registry), recorder, window, None);
-        tokio::spawn(follower.run());
+        let follower = Mutex::new(follow(&registry, &published));
         let app = app(Arc::new(Api {
             registry: Arc::clone(&registry),
             files: Arc::new(OneFile),
@@ -116,6 +124,7 @@ impl Lab {
             registry,
             published,
             app,
+            follower,
             _folder: folder,
         };
         // The follower writes it, and nothing else by itself.
@@ -130,6 +139,16 @@ impl Lab {
         }
         lab.settle().await;
         lab
+    }
+
+    /// From now on the view stays as it is.
+    pub(super) fn stop_following(&self) {
+        self.follower.lock().unwrap().abort();
+    }
+
+    /// After [`Lab::stop_following`].
+    pub(super) fn follow_again(&self) {
+        *self.follower.lock().unwrap() = follow(&self.registry, &self.published);
     }
 
     pub(super) async fn call(
