@@ -58,7 +58,7 @@ pub fn app(api: Arc<Api>) -> Router {
     router
         .route(
             "/v1/openapi.json",
-            get(move || std::future::ready((json, document.clone()))),
+            get(move |_: extract::NoQuery| std::future::ready((json, document.clone()))),
         )
         .layer(map_response_with_state(Arc::clone(&api), once_seen))
         .with_state(api)

@@ -15,7 +15,7 @@ use tower::ServiceExt as _;
 
 use crate::control::RegistryUpdate;
 use crate::registry::api::{Api, app};
-use crate::registry::auth::{Caller, Role};
+use crate::registry::auth::{Caller, Change, Role};
 use crate::registry::change::FileNames;
 use crate::registry::follow::{Follower, Publish};
 use crate::registry::keys::STORE_ID;
@@ -41,6 +41,8 @@ pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
     pub(super) body: Value,
+    /// What the audit log would tell of it.
+    pub(super) change: Option<Change>,
 }
 
 struct Recorder(Published);
@@ -181,6 +183,7 @@ impl Lab {
             status: parts.status.as_u16(),
             headers: parts.headers,
             body,
+            change: parts.extensions.get().cloned(),
         }
     }
 
