@@ -102,10 +102,12 @@ pub(super) async fn put(
             return Err(Problem::malformed(detail));
         }
     };
+    let source = valid::route(&host, spec)?;
+    let endpoints = source.endpoints.clone();
     let request = PutRoute {
         tenant: &tenant,
         host: &host,
-        source: valid::route(&host, spec)?,
+        source,
         expect: expectation(&headers)?,
         most: api.routes_per_tenant,
         by_operator: caller.is_operator(),
@@ -121,7 +123,9 @@ pub(super) async fn put(
         tenant: Some(tenant.into()),
         action: Some("put-route"),
         object: Some(host.to_string()),
+        endpoints,
         revision: Some(revision),
+        ..Change::default()
     };
     response.extensions_mut().insert(change);
     Ok(response)
@@ -143,12 +147,13 @@ pub(super) async fn delete(
     let host = valid::host(&host)?;
     let tenant = caller.tenant().map(|own| &**own);
     let expect = expectation(&headers)?;
-    let revision = change::delete_route(&api.registry, tenant, &host, &expect).await?;
+    let (revision, holder) = change::delete_route(&api.registry, tenant, &host, &expect).await?;
     let change = Change {
-        tenant: caller.tenant().cloned(),
+        tenant: Some(holder),
         action: Some("delete-route"),
         object: Some(host.to_string()),
         revision: Some(revision),
+        ..Change::default()
     };
     Ok((StatusCode::NO_CONTENT, Extension(change)))
 }
