@@ -5,6 +5,7 @@ mod identity;
 mod patience;
 mod pki;
 mod reload;
+mod watches;
 
 use std::collections::HashMap;
 use std::fs;
