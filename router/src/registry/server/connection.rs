@@ -158,7 +158,7 @@ fn builder(options: &ApiOptions, http2: bool) -> auto::Builder<TokioExecutor> {
 
 async fn answer(
     request: Request<Incoming>,
-    mut open: OpenRequest,
+    open: OpenRequest,
     shared: &Shared,
     peer: Peer,
     mut ended: watch::Receiver<bool>,
@@ -174,7 +174,6 @@ async fn answer(
     if !watches {
         return response.map(|body| AnswerBody::new(body, open, held));
     }
-    open.is_watch();
     let (most, look) = (shared.options.watch, shared.options.standing);
     response.map(|body| {
         AnswerBody::new(body, open, held).until(async move {
