@@ -48,7 +48,10 @@ impl Scene {
         for number in 0..50 {
             let zone = json!({"addresses": ["10.9.9.9/32"]});
             let path = format!("/v1/zones/late/*-late-{number}.example.org");
-            fleet.operator(number % 3).succeed("PUT", &path, Some(&zone)).unwrap();
+            fleet
+                .operator(number % 3)
+                .succeed("PUT", &path, Some(&zone))
+                .unwrap();
         }
         Self {
             fleet,
@@ -147,7 +150,10 @@ fn an_empty_store_takes_no_route_away_until_an_operator_says_so() {
         assert!(said.contains("another store"), "{said}");
         assert!(fs::read_to_string(file).unwrap().contains("acme"), "kept");
     }
-    let keys = scene.fleet.cluster().etcdctl(&["get", "", "--from-key", "--keys-only"]);
+    let keys = scene
+        .fleet
+        .cluster()
+        .etcdctl(&["get", "", "--from-key", "--keys-only"]);
     assert_eq!(keys.unwrap().trim(), "", "nobody writes there");
 
     // It was a mistake: the real one comes back, and all is well without a restart.
@@ -160,7 +166,9 @@ fn an_empty_store_takes_no_route_away_until_an_operator_says_so() {
     // Or it was not: then an operator tells one router after the other.
     scene.fleet.cluster().replace(None).unwrap();
     scene.wait_for_metric("router_registry_foreign_store", 1.0);
-    let Scene { mut fleet, load, .. } = scene;
+    let Scene {
+        mut fleet, load, ..
+    } = scene;
     load.wait_for_calm(20).unwrap();
     assert_eq!(load.finish().failed_gets, Vec::<String>::new());
     let door = &mut fleet.routers[0];

@@ -20,9 +20,7 @@ pub enum Foreign {
     #[error("it is another store than the one that the known routes came from")]
     Other,
     /// It holds no route, and not the name either.
-    #[error(
-        "it is empty, and does not have the name of the store that the known routes came from"
-    )]
+    #[error("it is empty, and does not have the name of the store that the known routes came from")]
     Empty,
 }
 
@@ -64,7 +62,9 @@ pub fn naming(random: [u8; 16], since: Revision) -> Transaction {
 #[must_use]
 pub fn parse(value: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(value).ok()?;
-    let plain = text.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'-');
+    let plain = text
+        .bytes()
+        .all(|it| it.is_ascii_alphanumeric() || it == b'-');
     (plain && !text.is_empty() && text.len() <= LONGEST).then_some(text)
 }
 

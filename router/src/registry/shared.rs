@@ -114,7 +114,8 @@ impl RouteRegistry {
 
     /// Whether it was the other before.
     pub(super) fn set_reachable(&self, reachable: bool) -> bool {
-        self.reachable.send_if_modified(|before| std::mem::replace(before, reachable) != reachable)
+        self.reachable
+            .send_if_modified(|before| std::mem::replace(before, reachable) != reachable)
     }
 }
 
