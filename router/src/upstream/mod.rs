@@ -6,9 +6,11 @@ mod endpoint;
 pub mod health;
 mod http2;
 mod pool;
+mod presence;
 mod stream;
 
 pub use endpoint::{Endpoint, Retired, Upstream, UpstreamTls};
 pub(crate) use http2::{OutBody, OutFrame};
 pub(crate) use pool::{Active, Lease, NoEndpoint, Pools, Tried};
+pub(crate) use presence::{is_gone, patience};
 pub(crate) use stream::Stream;

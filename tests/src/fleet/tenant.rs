@@ -171,6 +171,14 @@ impl Worker {
         }
     }
 
+    /// Kills everything that runs on it.
+    pub fn crash(&mut self) {
+        self.crash_nginx();
+        if let Some(mut registrar) = self.registrar.take() {
+            registrar.crash();
+        }
+    }
+
     /// Starts its registrar; does not wait until anything is announced.
     ///
     /// # Errors
