@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use harness::clients::Plan;
-use harness::fleet::FleetPlan;
+use harness::fleet::{Fleet, FleetPlan};
 use harness::wait;
 
-use super::{Drill, seconds};
+use super::{Drill, machine, seconds};
 
 #[test]
 fn the_leader_of_etcd_is_killed() {
@@ -134,4 +134,38 @@ fn a_router_is_cut_off_from_etcd_and_restarted_meanwhile() {
     drill.announce(0, 1);
     drill.fleet.wait_for_everybody().unwrap();
     drill.end();
+}
+
+#[test]
+fn a_router_that_has_never_reached_etcd_is_not_ready() {
+    let _machine = machine();
+    let mut plan = FleetPlan {
+        etcd: 1,
+        routers: 1,
+        ..FleetPlan::default()
+    };
+    plan.tenants.truncate(1);
+    let mut fleet = Fleet::start("drill", &plan).unwrap();
+    fleet.routers[0].crash();
+    fleet.routers[0].lose_state().unwrap();
+    fleet.cut_off(0).unwrap();
+    fleet.routers[0].start().unwrap();
+    let door = &fleet.routers[0];
+    assert_eq!(
+        door.readiness().unwrap(),
+        (
+            503,
+            "the route registry has not been reached yet, and no routes are known from before\n"
+                .into()
+        )
+    );
+    assert!(door.table().unwrap().is_empty());
+
+    fleet.heal(0).unwrap();
+    fleet.wait_for_everybody().unwrap();
+    let door = &fleet.routers[0];
+    wait::until_true("the router to be ready", || {
+        door.readiness().unwrap() == (200, "ok\n".into())
+    })
+    .unwrap();
 }
