@@ -201,7 +201,12 @@ impl<P: Publish> Follower<P> {
         let mut random = [0; 16];
         let random_numbers = aws_lc_rs::rand::fill(&mut random);
         let named = match random_numbers {
-            Ok(()) => self.registry.store.commit(&origin::naming(random, since)).await,
+            Ok(()) => {
+                self.registry
+                    .store
+                    .commit(&origin::naming(random, since))
+                    .await
+            }
             Err(_) => Err(StoreError::Failed("no random numbers".to_owned())),
         };
         match named {
@@ -319,7 +324,8 @@ impl<P: Publish> Follower<P> {
         if !self.begun {
             self.begun = true;
             self.pending.clear();
-            self.publish.routes(RegistryUpdate::Reset(self.all_routes()));
+            self.publish
+                .routes(RegistryUpdate::Reset(self.all_routes()));
         } else if !self.pending.is_empty() {
             let pending: Vec<HostKey> = std::mem::take(&mut self.pending).into_iter().collect();
             let mut changes: Vec<RouteChange> = Vec::with_capacity(pending.len());
@@ -349,7 +355,11 @@ impl<P: Publish> Follower<P> {
                 return all;
             };
             let last = HostMatch::clone(last);
-            all.extend(some.iter().filter_map(|host| view.route(host)).map(Arc::new));
+            all.extend(
+                some.iter()
+                    .filter_map(|host| view.route(host))
+                    .map(Arc::new),
+            );
             after = Some(last);
         }
     }

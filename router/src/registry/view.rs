@@ -5,19 +5,21 @@ mod host_key;
 mod relist;
 mod source;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use config::route::HostMatch;
 
 pub use host_key::HostKey;
 pub use relist::relist;
 pub use source::{Source, resolve};
 
+use super::hex::to_hex;
 use super::keys::{self, Key};
 use super::origin;
-use super::record::{Instance, RouteSource, TicketSecrets, Tls, Token, Zone};
+use super::record::{Instance, RouteSource, TicketSecrets, Tls, Token, Trust, Zone};
 use super::route::{RegistryRoute, RouteChange};
 use super::store::{Batch, Event, KeyValue, LeaseId, Revision};
 
@@ -45,7 +47,8 @@ pub struct View {
     /// Changes up to this revision are no longer remembered.
     forgotten: Revision,
     names: HashSet<Arc<str>>,
-    tls: HashSet<Arc<Tls>>,
+    /// With the digests of their authorities.
+    tls: HashMap<Arc<Tls>, Option<Arc<str>>>,
     /// How many names and TLS there may be until unused ones are looked for.
     tidy_at: usize,
 }
@@ -328,12 +331,13 @@ impl View {
         if spec.endpoints.is_empty() {
             return Err("has no endpoint".to_owned());
         }
-        let tls = spec.tls.take().map(|tls| self.shared_tls(tls));
+        let (tls, ca) = spec.tls.take().map(|tls| self.shared_tls(tls)).unzip();
         let source = Source {
             tenant: self.name(tenant),
             name: self.name(name),
             spec,
             tls,
+            ca: ca.flatten(),
             created: entry.created,
             modified: entry.modified,
             lease: entry.lease,
@@ -452,19 +456,27 @@ impl View {
     }
 
     /// The same for TLS, which may hold whole certificates.
-    fn shared_tls(&mut self, tls: Tls) -> Arc<Tls> {
-        if let Some(known) = self.tls.get(&tls) {
-            return Arc::clone(known);
+    fn shared_tls(&mut self, tls: Tls) -> (Arc<Tls>, Option<Arc<str>>) {
+        if let Some((known, ca)) = self.tls.get_key_value(&tls) {
+            return (Arc::clone(known), ca.clone());
         }
+        let ca = match &tls.trust {
+            Trust::CaPem(pem) => Some(
+                to_hex(digest(&SHA256, pem.as_bytes()).as_ref())
+                    .as_str()
+                    .into(),
+            ),
+            Trust::System | Trust::InsecureAcceptAnyCertificate => None,
+        };
         let tls = Arc::new(tls);
-        self.tls.insert(Arc::clone(&tls));
-        tls
+        self.tls.insert(Arc::clone(&tls), Option::clone(&ca));
+        (tls, ca)
     }
 
     /// Lets go of names and TLS that nothing has any more.
     fn tidy(&mut self) {
         self.names.retain(|name| Arc::strong_count(name) > 1);
-        self.tls.retain(|tls| Arc::strong_count(tls) > 1);
+        self.tls.retain(|tls, _| Arc::strong_count(tls) > 1);
         self.tidy_at = 2 * (self.names.len() + self.tls.len()) + 1024;
     }
 }
