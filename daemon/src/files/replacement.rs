@@ -193,10 +193,8 @@ mod tests {
     fn what_somebody_left_who_was_killed_is_in_nobodys_way() {
         let folder = tempfile::tempdir().unwrap();
         let place = folder.path().join("file");
-        let mut killed = Replacement::begin(&place, 0o600).unwrap();
-        killed.write_all(b"half").unwrap();
-        let _ = std::mem::ManuallyDrop::new(killed);
         let left = folder.path().join("file.new");
+        fs::write(&left, "half").unwrap();
         fs::set_permissions(&left, Permissions::from_mode(0o666)).unwrap();
         let mut new = Replacement::begin(&place, 0o600).unwrap();
         new.write_all(b"new").unwrap();

@@ -289,7 +289,7 @@ routes:
         };
         refused("token:1:1: cannot be read");
         write_token(&path("token"), 0o640);
-        refused("token:1:1: holds a token and can be read by others");
+        refused("token:1:1: can be used by others than its owner (mode 0640)");
         write_token(&path("token"), 0o600);
         let loaded = load(&path("registrar.yaml")).unwrap();
         assert_eq!(loaded, load(&path("registrar.yaml")).unwrap());
