@@ -16,6 +16,7 @@ use std::time::{Duration, SystemTime};
 use config::router::{RegistryConfig, RegistryStore};
 
 use super::api::{Api, app};
+use super::change::sweep::sweep;
 use super::follow::{Follower, Publish};
 use super::memory::Memory;
 use super::record::TicketSecrets;
@@ -150,7 +151,7 @@ async fn run(
             rotation.run(&registry.store).await;
         }
     };
-    tokio::join!(told, rotating, follower.run());
+    tokio::join!(told, rotating, sweep(&registry), follower.run());
 }
 
 /// Hands what the follower finds to whoever serves it.

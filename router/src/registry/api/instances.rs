@@ -8,6 +8,7 @@ use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
 
 use super::Api;
+use super::conditions::Unconditional;
 use super::extract::{Json, Path, Query};
 use super::problem::Problem;
 use super::responses::{Always, ForNames};
@@ -55,6 +56,7 @@ pub(super) async fn list(
         instance: instance.to_owned(),
         ttl: entry.record.ttl,
         hosts: entry.record.hosts.clone(),
+        credential: entry.record.credential.clone(),
     });
     Ok(Json(Instances {
         instances: instances.collect(),
@@ -74,6 +76,7 @@ pub(super) async fn put(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Path((tenant, instance)): Path<(String, String)>,
+    _: Unconditional,
     Json(announcement): Json<Announcement>,
 ) -> Result<Response, Problem> {
     let request = Announce {
@@ -108,6 +111,7 @@ pub(super) async fn delete(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Path((tenant, instance)): Path<(String, String)>,
+    _: Unconditional,
 ) -> Result<(StatusCode, Extension<Change>), Problem> {
     let tenant = valid::acting_for(&caller, &tenant)?;
     let instance = valid::label("instance", &instance)?;

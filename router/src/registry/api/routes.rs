@@ -102,10 +102,12 @@ pub(super) async fn put(
             return Err(Problem::malformed(detail));
         }
     };
+    let mut source = valid::route(&host, spec)?;
+    source.credential = Some((*caller.id).into());
     let request = PutRoute {
         tenant: &tenant,
         host: &host,
-        source: valid::route(&host, spec)?,
+        source,
         expect: expectation(&headers)?,
         most: api.routes_per_tenant,
         by_operator: caller.is_operator(),
@@ -162,7 +164,7 @@ fn answer(status: StatusCode, etag: Option<&str>, route: Route) -> Response {
 }
 
 /// What `If-Match` and `If-None-Match` ask for. Weak tags never match (RFC 9110, section 8.8.3.2).
-fn expectation(headers: &HeaderMap) -> Result<Expect, Problem> {
+pub(super) fn expectation(headers: &HeaderMap) -> Result<Expect, Problem> {
     let read = |name| -> Result<Option<String>, Problem> {
         let mut values = Vec::new();
         for value in headers.get_all(&name) {

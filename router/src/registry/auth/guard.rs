@@ -19,7 +19,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::{AUTHORIZATION, CACHE_CONTROL};
 use http::{HeaderMap, HeaderValue, Method};
 
-use super::audit::{AuditEvent, AuditLog, Change, Unchanged};
+use super::audit::{AuditEvent, AuditLog, Change, Consequences, Unchanged};
 use super::certificate::{CertificateIdentity, NoIdentity};
 use super::credential::{BearerToken, Caller};
 use super::limits::{Demand, Exceeded, Limits, Permit, Source};
@@ -143,7 +143,11 @@ impl Guard {
             let (method, path) = (request.method().clone(), request.uri().path().to_owned());
             let response = respond(request, next).await;
             if let Some(event) = event(&caller, &peer, &method, path, &response) {
+                let also = consequences(&event, &response);
                 guard.audit.record(&event).await;
+                for event in also {
+                    guard.audit.record(&event).await;
+                }
             }
             holding(response, permit)
         });
@@ -293,6 +297,20 @@ fn event(
         status: status.as_u16(),
         revision: change.revision,
     })
+}
+
+/// What else a change did.
+fn consequences(cause: &AuditEvent, response: &Response) -> Vec<AuditEvent> {
+    let done = response.extensions().get::<Consequences>();
+    let done = done.into_iter().flat_map(|Consequences(done)| done);
+    done.map(|change| AuditEvent {
+        tenant: change.tenant.clone(),
+        action: change.action.unwrap_or_default().to_owned(),
+        object: change.object.clone().unwrap_or_default(),
+        revision: change.revision,
+        ..cause.clone()
+    })
+    .collect()
 }
 
 #[cfg(test)]

@@ -241,6 +241,7 @@ fn source(source: &Source) -> types::Source {
         protocol: source.spec.protocol,
         tls: source.tls.as_deref().cloned(),
         ttl: source.spec.ttl,
+        credential: source.spec.credential.as_deref().map(str::to_owned),
     }
 }
 
