@@ -43,6 +43,15 @@ impl Registries {
         *self.tenant == *loaded.tenant && *self.instance == *loaded.instance
     }
 
+    /// Whether calls are made to the same registries, in the same name, with the same credentials:
+    /// then there is no need for new connections. `before` is what these were made of.
+    #[must_use]
+    pub fn do_for(&self, before: &Loaded, loaded: &Loaded) -> bool {
+        self.is_for(loaded)
+            && before.registries == loaded.registries
+            && before.credentials == loaded.credentials
+    }
+
     /// Makes a call.
     pub async fn call(self, call: Call) -> Outcome {
         let client = &self.clients[call.registry];

@@ -28,7 +28,7 @@ use tokio::time::timeout;
 
 pub use address::{Address, InvalidAddress};
 pub use calls::{Precondition, Tagged};
-pub use credentials::{Credentials, Proof};
+pub use credentials::{Credentials, LoadedCredentials, Proof, Source};
 pub use error::{ClientError, Problem};
 pub use events::ServerEvent;
 
@@ -48,7 +48,7 @@ const SILENCE: Duration = Duration::from_secs(45);
 /// Client of one registry.
 pub struct Client {
     address: Address,
-    credentials: Credentials,
+    credentials: Source,
     /// A connection that nobody uses at the moment.
     kept: Mutex<Option<Connection>>,
 }
@@ -74,10 +74,10 @@ impl Client {
     /// A client of the registry at `address`. Reads no file and opens no connection before the
     /// first call.
     #[must_use]
-    pub fn new(address: Address, credentials: Credentials) -> Self {
+    pub fn new(address: Address, credentials: impl Into<Source>) -> Self {
         Self {
             address,
-            credentials,
+            credentials: credentials.into(),
             kept: Mutex::new(None),
         }
     }

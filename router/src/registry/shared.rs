@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::ahead::Ahead;
 use super::auth::TokenSource;
 use super::record::Token;
 use super::store::{Revision, Store};
@@ -18,6 +19,8 @@ pub struct RouteRegistry {
     pub store: Store,
     /// Whose change is made next.
     pub turns: Turns,
+    /// What the view may not have seen yet of this router's own changes.
+    pub ahead: Ahead,
     view: Mutex<View>,
     followed: watch::Sender<Revision>,
     reachable: AtomicBool,
@@ -31,6 +34,7 @@ impl RouteRegistry {
         Self {
             store,
             turns: Turns::default(),
+            ahead: Ahead::default(),
             view: Mutex::default(),
             followed: watch::channel(Revision::default()).0,
             reachable: AtomicBool::new(false),

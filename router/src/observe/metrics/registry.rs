@@ -47,6 +47,32 @@ impl FollowMetrics {
     }
 }
 
+/// What the registry's etcd says of itself. Any thread may write.
+#[derive(Debug, Default)]
+pub struct EtcdMetrics {
+    /// 1 once it has said anything.
+    seen: AtomicU64,
+    size_bytes: AtomicU64,
+    used_bytes: AtomicU64,
+    full: AtomicU64,
+    compactions: AtomicU64,
+}
+
+impl EtcdMetrics {
+    /// How much room there is, and whether it takes no writes for lack of it.
+    pub fn room(&self, size_bytes: u64, used_bytes: u64, is_full: bool) {
+        self.size_bytes.store(size_bytes, Relaxed);
+        self.used_bytes.store(used_bytes, Relaxed);
+        self.full.store(u64::from(is_full), Relaxed);
+        self.seen.store(1, Relaxed);
+    }
+
+    /// This router has compacted it.
+    pub fn compacted(&self) {
+        self.compactions.fetch_add(1, Relaxed);
+    }
+}
+
 /// What the registry's API counts. Any thread may write.
 #[derive(Debug, Default)]
 pub struct ApiMetrics {
@@ -112,6 +138,33 @@ pub(super) fn render_follow(page: &mut Page, follow: &FollowMetrics, now: System
         "router_registry_revision",
         "Revision of the registry's store up to which it was followed.",
         follow.revision.load(Relaxed),
+    );
+}
+
+pub(super) fn render_etcd(page: &mut Page, etcd: &EtcdMetrics) {
+    let load = |value: &AtomicU64| value.load(Relaxed);
+    if load(&etcd.seen) == 0 {
+        return;
+    }
+    page.gauge(
+        "router_registry_etcd_size_bytes",
+        "Size of the database of the etcd member that this router asks; its quota limits this.",
+        load(&etcd.size_bytes),
+    );
+    page.gauge(
+        "router_registry_etcd_used_bytes",
+        "Of router_registry_etcd_size_bytes, what holds something; defragmenting frees the rest.",
+        load(&etcd.used_bytes),
+    );
+    page.gauge(
+        "router_registry_etcd_full",
+        "1 while etcd takes no changes because it has reached its quota (alarm NOSPACE).",
+        load(&etcd.full),
+    );
+    page.counter(
+        "router_registry_etcd_compactions_total",
+        "How often this router has compacted etcd; of several routers one does.",
+        load(&etcd.compactions),
     );
 }
 

@@ -104,6 +104,7 @@ pub(super) async fn put(
     };
     let mut source = valid::route(&host, spec)?;
     source.credential = Some((*caller.id).into());
+    let endpoints = source.endpoints.clone();
     let request = PutRoute {
         tenant: &tenant,
         host: &host,
@@ -123,7 +124,9 @@ pub(super) async fn put(
         tenant: Some(tenant.into()),
         action: Some("put-route"),
         object: Some(host.to_string()),
+        endpoints,
         revision: Some(revision),
+        ..Change::default()
     };
     response.extensions_mut().insert(change);
     Ok(response)
@@ -145,12 +148,13 @@ pub(super) async fn delete(
     let host = valid::host(&host)?;
     let tenant = caller.tenant().map(|own| &**own);
     let expect = expectation(&headers)?;
-    let revision = change::delete_route(&api.registry, tenant, &host, &expect).await?;
+    let (revision, holder) = change::delete_route(&api.registry, tenant, &host, &expect).await?;
     let change = Change {
-        tenant: caller.tenant().cloned(),
+        tenant: Some(holder),
         action: Some("delete-route"),
         object: Some(host.to_string()),
         revision: Some(revision),
+        ..Change::default()
     };
     Ok((StatusCode::NO_CONTENT, Extension(change)))
 }

@@ -9,7 +9,7 @@ use http::StatusCode;
 
 use super::Api;
 use super::conditions::Unconditional;
-use super::extract::{Json, Path, Query};
+use super::extract::{Json, NoQuery, Path, Query};
 use super::problem::Problem;
 use super::responses::{Always, ForNames};
 use super::types::{ListQuery, NewToken, Revoked, Token, TokenSpec, Tokens, WithdrawQuery};
@@ -60,6 +60,7 @@ pub(super) async fn create(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     _: Unconditional,
+    _: NoQuery,
     Json(spec): Json<TokenSpec>,
 ) -> Result<(StatusCode, Extension<Change>, Json<NewToken>), Problem> {
     valid::operator(&caller)?;

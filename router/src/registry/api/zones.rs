@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::Api;
 use super::conditions::is_known;
-use super::extract::{Json, Path, Query};
+use super::extract::{Json, NoQuery, Path, Query};
 use super::problem::Problem;
 use super::responses::{Always, ForConditions, ForNames};
 use super::routes::expectation;
@@ -65,6 +65,7 @@ pub(super) async fn get(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Path((tenant, pattern)): Path<(String, String)>,
+    _: NoQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let tenant = valid::acting_for(&caller, &tenant)?;
@@ -216,7 +217,10 @@ fn recorded(
         ..Change::default()
     };
     let evicted = done.evicted.iter();
-    let consequences = evicted.map(|it: &Evicted| change(consequence, it.to_string()));
+    let consequences = evicted.map(|it: &Evicted| Change {
+        hosts: vec![it.host.to_string()],
+        ..change(consequence, it.source.to_string())
+    });
     (
         Extension(change(action, pattern.to_string())),
         Extension(Consequences(consequences.collect())),

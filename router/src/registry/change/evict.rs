@@ -5,7 +5,6 @@
 //! keeps what it announced.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,12 +33,6 @@ pub struct Evicted {
     pub source: Arc<str>,
     /// The rule.
     pub host: HostMatch,
-}
-
-impl fmt::Display for Evicted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {}", self.host, self.source)
-    }
 }
 
 /// Names that are leased to one tenant; a zone that cannot be read is `None`.

@@ -1,4 +1,4 @@
-//! One connection to a registry: names are looked up and files are read for each anew.
+//! One connection to a registry: names are looked up for each anew.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,7 +15,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
-use super::{Address, ClientError, Credentials};
+use super::credentials::Source;
+use super::{Address, ClientError};
 
 /// How long a connection may take: name, TCP and TLS together.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -52,10 +53,7 @@ pub(super) struct SendFailure {
 
 impl Connection {
     /// Connects within [`CONNECT`].
-    pub(super) async fn open(
-        address: &Address,
-        credentials: &Credentials,
-    ) -> Result<Self, ClientError> {
+    pub(super) async fn open(address: &Address, credentials: &Source) -> Result<Self, ClientError> {
         let unreachable = |reason: String| ClientError::Unreachable {
             address: address.clone(),
             reason,

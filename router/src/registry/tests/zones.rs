@@ -9,6 +9,7 @@ use super::lab::{Answer, Lab, announcement, operator, tenant};
 use crate::registry::change::sweep::{evict_strays, rezoned, sweep_tenants};
 use crate::registry::keys;
 use crate::registry::shared::RouteRegistry;
+use crate::registry::store::faults::{Fault, at_commit};
 use crate::registry::store::{Embedded, Put, Revision, Store, Transaction};
 
 const ZONE: &str = "/v1/zones/a/*.a.example.org";
@@ -61,15 +62,22 @@ impl Lab {
 
 #[tokio::test]
 async fn a_deletion_that_was_cut_short_is_ended_by_asking_again() {
-    let lab = Lab::new().await;
-    lab.put("www.a.example.org", A).await;
-    lab.cut_short().await;
-    assert_eq!(lab.endpoints("www.a.example.org").await, [A]);
-    let again = lab.zone("DELETE", "", &[]).await;
-    assert_eq!((again.status, &again.body["evicted"]), (200, &json!(1)));
-    assert_eq!(lab.endpoints("www.a.example.org").await, [""; 0]);
-    let once_more = lab.zone("DELETE", "", &[]).await;
-    assert_eq!((once_more.status, once_more.reason()), (404, "not-found"));
+    // The zone's own deletion is made and nobody hears of it; or the routes' is not.
+    for (after, fault) in [(0, Fault::AnswerLost), (1, Fault::Unreachable)] {
+        let lab = Lab::new().await;
+        lab.put("www.a.example.org", A).await;
+        lab.settle().await;
+        at_commit(after, fault);
+        let cut_short = lab.zone("DELETE", "?evict=true", &[]).await;
+        assert_eq!(cut_short.reason(), "store-unreachable", "{fault:?}");
+        assert_eq!(lab.endpoints("www.a.example.org").await, [A]);
+        assert_eq!(lab.zone("GET", "", &[]).await.status, 404);
+        let again = lab.zone("DELETE", "", &[]).await;
+        assert_eq!((again.status, &again.body["evicted"]), (200, &json!(1)));
+        assert_eq!(lab.endpoints("www.a.example.org").await, [""; 0]);
+        let once_more = lab.zone("DELETE", "", &[]).await;
+        assert_eq!((once_more.status, once_more.reason()), (404, "not-found"));
+    }
 }
 
 #[tokio::test]
