@@ -18,6 +18,7 @@ use super::load::{Loaded, read};
 use super::registries::Registries;
 use super::state::{Action, Outcome, State};
 use super::tell;
+use crate::registry::client::ClientRuntime;
 use crate::registry::jitter::fraction;
 
 /// How long it may take to withdraw everything at the end.
@@ -35,10 +36,7 @@ const LAST_CALL: Duration = Duration::from_millis(500);
 /// # Errors
 /// If signals cannot be listened for.
 pub fn serve(file: &Path, loaded: Loaded) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("no runtime")?;
+    let runtime = ClientRuntime::new().context("no runtime")?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -285,7 +283,7 @@ impl Registrar {
             self.state.rename(settings, wanted, Instant::now());
         }
         if !self.registries.do_for(&self.loaded, &loaded) {
-            self.registries = Registries::new(&loaded);
+            self.registries = self.registries.replaced(&loaded);
         }
         self.loaded = loaded;
         self.check();

@@ -31,6 +31,19 @@ impl Registries {
         }
     }
 
+    /// Others in their place, which know where these have found the same registries.
+    #[must_use]
+    pub fn replaced(&self, loaded: &Loaded) -> Self {
+        let new = Self::new(loaded);
+        for client in &*new.clients {
+            let mut earlier = self.clients.iter();
+            if let Some(earlier) = earlier.find(|it| it.address() == client.address()) {
+                client.remember(earlier);
+            }
+        }
+        new
+    }
+
     /// The address of a registry, for people.
     #[must_use]
     pub fn name(&self, registry: usize) -> String {

@@ -28,6 +28,9 @@ const GATHER: Duration = Duration::from_millis(100);
 const FIRST_CHECKS: Duration = Duration::from_secs(10);
 /// How long a call may go on that announces what is no longer healthy.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a registry may take that is to withdraw something, while there is another one to ask. One
+/// that has died silently answers as late as one that is slow.
+const WITHDRAWAL: Duration = Duration::from_secs(2);
 /// A call that was given up may still be carried out: a registry waits for its store for 3 s. So
 /// the state is announced once more this long after.
 const CONFIRM: Duration = Duration::from_secs(5);
@@ -45,6 +48,9 @@ pub struct State {
     held: Option<Set>,
     /// What a registry has accepted last.
     accepted: Set,
+    /// What may stand there besides: what calls have carried of which nobody knows whether they were
+    /// done.
+    exposed: Set,
     /// When that ends unless it is renewed.
     alive_until: Option<Instant>,
     /// When to announce the same once more.
@@ -101,6 +107,7 @@ impl State {
             routes: Routes::new(wanted),
             held: None,
             accepted: Set::new(),
+            exposed: Set::new(),
             alive_until: None,
             renew_at: None,
             uncertain: false,
@@ -215,10 +222,15 @@ impl State {
 
     fn begin(&mut self, set: Set, now: Instant) -> Call {
         let registry = self.registry;
-        let deadline = match self.remaining(now) {
-            Some(remaining) => share(remaining, self.settings.registries - self.round.failed),
+        let left = self.settings.registries - self.round.failed;
+        let mut deadline = match self.remaining(now) {
+            Some(remaining) => share(remaining, left),
             None => LONGEST_CALL,
         };
+        let withdraws = !self.accepted.is_subset(&set) || !self.exposed.is_subset(&set);
+        if withdraws && left > 1 {
+            deadline = deadline.min(WITHDRAWAL);
+        }
         let announcement = self.routes.announcement(&set, self.settings.ttl);
         self.flight = Some(Flight {
             begun: now,
@@ -264,6 +276,7 @@ impl State {
                 elsewhere,
             } => {
                 self.uncertain = true;
+                self.exposed.extend(&flight.set);
                 if self.held.as_ref() != Some(&flight.set) {
                     self.held = None;
                 }
@@ -290,6 +303,7 @@ impl State {
         let routes = set.len();
         self.held = Some(set.clone());
         self.accepted = set;
+        self.exposed.clear();
         if routes == 0 {
             self.alive_until = None;
             self.renew_at = uncertain.then(|| begun + CONFIRM);

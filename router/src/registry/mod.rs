@@ -21,6 +21,7 @@ mod hex;
 pub(crate) mod jitter;
 pub mod keys;
 pub mod memory;
+pub mod origin;
 pub mod record;
 pub mod route;
 pub mod server;

@@ -151,7 +151,7 @@ async fn run(
     };
     let rotating = async {
         if let Some(rotation) = rotation {
-            rotation.run(&registry.store).await;
+            rotation.run(&registry).await;
         }
     };
     let upkeep = async {
@@ -188,6 +188,10 @@ impl Publish for IntoControl {
 
     fn followed(&mut self, revision: Revision) {
         self.metrics.follow.followed(revision.0);
+    }
+
+    fn foreign(&mut self, foreign: bool) {
+        self.metrics.follow.foreign(foreign);
     }
 }
 

@@ -539,3 +539,32 @@ fn somebody_else_with_the_same_name_is_noticed() {
     }
     assert_eq!(told, 1);
 }
+
+#[test]
+fn a_withdrawal_does_not_wait_long_for_a_registry_while_there_is_another() {
+    let short = Duration::from_secs(2);
+    let mut bench = Bench::announced(2, 3);
+    bench.pass(1_000);
+    bench.state.checked(1, false);
+    for registry in 0..3 {
+        let call = bench.call();
+        assert_eq!(call.registry, registry);
+        let last = registry == 2;
+        assert_eq!(call.deadline == short, !last, "{call:?}");
+        bench.answer(failed());
+    }
+    let pause = bench.waits().unwrap();
+    bench.pass(pause);
+    assert_eq!(bench.call().deadline, short);
+    bench.answer(ACCEPTED);
+    // What a call has carried that has failed may stand there as well.
+    bench.pass(5_000);
+    bench.state.checked(1, true);
+    assert_ne!(bench.call().deadline, short);
+    bench.answer(failed());
+    bench.state.checked(1, false);
+    assert_eq!(bench.call().deadline, short);
+    bench.answer(ACCEPTED);
+    bench.pass(5_000);
+    assert_ne!(bench.call().deadline, short, "nothing is to be withdrawn");
+}

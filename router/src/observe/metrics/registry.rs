@@ -17,6 +17,7 @@ pub struct FollowMetrics {
     revision: AtomicU64,
     /// Unix seconds since when the store is out of reach; 0: it is not.
     lost: AtomicU64,
+    foreign: AtomicU64,
 }
 
 impl FollowMetrics {
@@ -36,6 +37,16 @@ impl FollowMetrics {
     pub fn reachable(&self, reachable: bool, now: SystemTime) {
         let lost = if reachable { 0 } else { unix_seconds(now) };
         self.lost.store(lost, Relaxed);
+    }
+
+    /// What answers is another store than the routes in force came from, or is not any more.
+    pub fn foreign(&self, foreign: bool) {
+        self.foreign.store(u64::from(foreign), Relaxed);
+    }
+
+    /// See [`FollowMetrics::foreign`].
+    pub fn is_foreign(&self) -> bool {
+        self.foreign.load(Relaxed) != 0
     }
 
     /// For how many seconds the store has been out of reach; `None` while it is not.
@@ -126,13 +137,18 @@ pub(super) fn render_follow(page: &mut Page, follow: &FollowMetrics, now: System
     let stale = follow.stale_for(now);
     page.gauge(
         "router_registry_connected",
-        "1 while the registry's store answers; 0: the routes known last are in force.",
+        "1 while the registry's store is followed; 0: the routes known last are in force.",
         u64::from(stale.is_none()),
     );
     page.gauge(
         "router_registry_stale_seconds",
         "For how long the registry's store has been out of reach; 0 while it is not.",
         stale.unwrap_or(0),
+    );
+    page.gauge(
+        "router_registry_foreign_store",
+        "1 while another store answers than the routes in force came from, which is not followed.",
+        follow.foreign.load(Relaxed),
     );
     page.gauge(
         "router_registry_revision",

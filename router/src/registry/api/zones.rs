@@ -8,10 +8,13 @@ use axum::response::{IntoResponse as _, Response};
 use config::route::HostMatch;
 use http::header::ETAG;
 use http::{HeaderMap, HeaderValue, StatusCode};
+use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::Api;
 use super::conditions::is_known;
 use super::extract::{Json, NoQuery, Path, Query};
+use super::pages::Page;
 use super::problem::Problem;
 use super::responses::{Always, ForConditions, ForNames};
 use super::routes::expectation;
@@ -23,6 +26,15 @@ use crate::registry::change::{self, Evicted, ZoneChange, ZoneChanged, zone_etag}
 use crate::registry::record;
 use crate::registry::store::Revision;
 
+/// A page as it is answered; [`Zones`] to whoever reads it.
+#[derive(Serialize)]
+pub(super) struct ZonesPage {
+    zones: Vec<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+    revision: i64,
+}
+
 /// Lists zones
 ///
 /// In an order that stays the same from page to page: those of one tenant stand together.
@@ -32,22 +44,24 @@ pub(super) async fn list(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Query(query): Query<ListQuery>,
-) -> Result<Json<Zones>, Problem> {
+) -> Result<Json<ZonesPage>, Problem> {
     let tenant = valid::limited_to(&caller, query.tenant.as_deref())?;
     let limit = valid::page(query.limit)?;
     let after = query.after.as_deref().map(place).transpose()?;
     let after = after.as_ref().map(|(owner, pattern)| (*owner, pattern));
     let view = api.registry.view();
-    let mut found = view.zones_after(tenant, after);
-    let page: Vec<_> = found.by_ref().take(limit).collect();
-    let last = page.last();
-    let last = last.map(|(owner, pattern, _)| format!("{owner}/{pattern}"));
-    let next = found.next().and(last);
-    let zones = page
-        .into_iter()
-        .map(|(tenant, pattern, zone)| shown(tenant, pattern, &zone.record, zone.modified));
-    Ok(Json(Zones {
-        zones: zones.collect(),
+    let mut page = Page::new(limit);
+    let (mut last, mut next) = (None, None);
+    for (owner, pattern, zone) in view.zones_after(tenant, after) {
+        if page.is_full() {
+            next = last;
+            break;
+        }
+        page.push(&shown(owner, pattern, &zone.record, zone.modified));
+        last = Some(format!("{owner}/{pattern}"));
+    }
+    Ok(Json(ZonesPage {
+        zones: page.into_entries(),
         next,
         revision: view.revision().0,
     }))

@@ -16,6 +16,7 @@ pub mod guard;
 pub mod limits;
 pub mod operators;
 pub mod refusals;
+pub mod standing;
 pub mod tokens;
 
 pub use audit::{Change, Unchanged};

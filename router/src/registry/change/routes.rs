@@ -1,5 +1,6 @@
 //! Routes that are put and deleted by calls rather than announced.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -12,7 +13,7 @@ use crate::registry::api::types;
 use crate::registry::claims::{self, Claim};
 use crate::registry::hex::to_hex;
 use crate::registry::keys::{self, API_SOURCE, Key};
-use crate::registry::record::{Protocol, RouteSource};
+use crate::registry::record::{Protocol, RouteSource, Trust};
 use crate::registry::shared::RouteRegistry;
 use crate::registry::store::{Batch, Event, KeyValue, Listing, Put, Revision, Transaction};
 use crate::registry::view::{Source, View, resolve};
@@ -217,6 +218,7 @@ pub fn represent(host: &HostMatch, sources: &[Source]) -> Option<types::Route> {
         check: route.check,
         sources: theirs.into_iter().map(source).collect(),
         revision: newest.0,
+        authorities: BTreeMap::new(),
     })
 }
 
@@ -238,11 +240,23 @@ pub(super) fn too_many(most: usize) -> Problem {
 }
 
 fn source(source: &Source) -> types::Source {
+    let tls = source.tls.as_deref().map(|tls| types::SourceTls {
+        server_name: tls.server_name.clone(),
+        trust: match (&tls.trust, &source.ca) {
+            (Trust::CaPem(_), ca) => {
+                types::SourceTrust::CaSha256(ca.as_deref().unwrap_or_default().to_owned())
+            }
+            (Trust::System, _) => types::SourceTrust::System,
+            (Trust::InsecureAcceptAnyCertificate, _) => {
+                types::SourceTrust::InsecureAcceptAnyCertificate
+            }
+        },
+    });
     types::Source {
         source: source.name.to_string(),
         endpoints: source.spec.endpoints.clone(),
         protocol: source.spec.protocol,
-        tls: source.tls.as_deref().cloned(),
+        tls,
         ttl: source.spec.ttl,
         credential: source.spec.credential.as_deref().map(str::to_owned),
     }

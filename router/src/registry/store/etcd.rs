@@ -11,12 +11,12 @@ mod pages;
 mod upkeep;
 mod watch;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use config::router::EtcdStore;
-use etcd_client::proto::{PbKeyValue, PbRangeResponse, PbTxnOpResponse};
+use etcd_client::proto::{PbKeyValue, PbRangeResponse, PbResponseHeader, PbTxnOpResponse};
 use etcd_client::{Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp};
 use tracing::{debug, warn};
 
@@ -34,6 +34,16 @@ const LISTINGS: usize = 3;
 pub struct Etcd {
     members: Arc<Members>,
     prefix: Prefix,
+    /// As of the last listing, and whatever was heard since.
+    cluster: Mutex<Option<ClusterTerm>>,
+}
+
+/// Tells a cluster from one that was put in its place. Its number comes from the addresses of its
+/// members and `--initial-cluster-token`; its term never falls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct ClusterTerm {
+    id: u64,
+    term: u64,
 }
 
 impl Etcd {
@@ -46,6 +56,7 @@ impl Etcd {
         Ok(Self {
             prefix: Prefix::new(&store.prefix)?,
             members: Arc::new(Members::new(store)?),
+            cluster: Mutex::new(None),
         })
     }
 
@@ -101,6 +112,7 @@ impl Etcd {
         };
         let mut start = self.prefix.start();
         let mut size = PageSize::default();
+        let mut cluster: Option<ClusterTerm> = None;
         loop {
             let page = match self.page(&start, size, listing.revision).await {
                 Err(StoreError::Unavailable(reason)) => {
@@ -117,6 +129,14 @@ impl Etcd {
             };
             let bytes = page.kvs.iter().map(|it| it.key.len() + it.value.len());
             size = size.after(page.kvs.len(), bytes.sum());
+            let now = page.header.as_ref().map(ClusterTerm::of);
+            if let (Some(before), Some(now)) = (cluster, now)
+                && !now.continues(before)
+            {
+                // The pages before this one were another's.
+                return Err(StoreError::Compacted);
+            }
+            cluster = now.or(cluster);
             let last = page.kvs.last().map(|last| last.key.clone());
             listing.entries.extend(self.entries(page.kvs));
             match last {
@@ -124,7 +144,10 @@ impl Etcd {
                     last.push(0);
                     start = last;
                 }
-                _ => return Ok(listing),
+                _ => {
+                    *self.cluster() = cluster;
+                    return Ok(listing);
+                }
             }
         }
     }
@@ -162,7 +185,24 @@ impl Etcd {
             })
             .await?;
         let members = Arc::clone(&self.members);
-        Ok(Watch::new(members, self.prefix.clone(), after, opened))
+        let now = ClusterTerm::of(&opened.header);
+        let same = {
+            let mut cluster = self.cluster();
+            let same = cluster.is_none_or(|before| now.continues(before));
+            if same && cluster.is_some() {
+                *cluster = Some(now);
+            }
+            same
+        };
+        let is_behind = opened.header.revision < after.0;
+        let ended = (is_behind || !same).then_some(StoreError::Compacted);
+        let prefix = self.prefix.clone();
+        Ok(Watch::new(members, prefix, after, opened, ended))
+    }
+
+    fn cluster(&self) -> MutexGuard<'_, Option<ClusterTerm>> {
+        // It is whole at every moment.
+        self.cluster.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// See [`Store::commit`](super::Store::commit).
@@ -257,6 +297,20 @@ impl Etcd {
     fn entries(&self, found: Vec<PbKeyValue>) -> impl Iterator<Item = KeyValue> {
         let entries = found.into_iter();
         entries.filter_map(|entry| entry_of(&self.prefix, entry))
+    }
+}
+
+impl ClusterTerm {
+    fn of(header: &PbResponseHeader) -> Self {
+        Self {
+            id: header.cluster_id,
+            term: header.raft_term,
+        }
+    }
+
+    /// Whether this can be what became of the other.
+    fn continues(self, before: Self) -> bool {
+        self.id == before.id && self.term >= before.term
     }
 }
 

@@ -192,7 +192,8 @@ impl Store {
         }
     }
 
-    /// Changes after a revision, usually a listing's.
+    /// Changes after a revision, usually a listing's. If the store is behind that, it is not what it
+    /// was then (restored from a backup, perhaps), which counts as changes that are no longer kept.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]. That changes are no longer kept is told by [`Watch::next`].
@@ -268,6 +269,16 @@ impl Store {
 }
 
 impl Watch {
+    /// Whether it follows the store of this name, as far as is known. The embedded store's file is
+    /// open, and nobody puts another in its place.
+    #[must_use]
+    pub fn is_of(&self, id: Option<&str>) -> bool {
+        match &self.0 {
+            Source::Embedded(_) => true,
+            Source::Etcd(watch) => id.is_none() || watch.store_id() == id,
+        }
+    }
+
     /// The next changes. Dropping the future loses none.
     ///
     /// # Errors

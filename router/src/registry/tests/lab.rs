@@ -18,6 +18,7 @@ use crate::registry::api::{Api, app};
 use crate::registry::auth::{Caller, Change, Role};
 use crate::registry::change::FileNames;
 use crate::registry::follow::{Follower, Publish};
+use crate::registry::keys::STORE_ID;
 use crate::registry::record::TicketSecrets;
 use crate::registry::route::{RegistryRoute, RouteChange};
 use crate::registry::shared::RouteRegistry;
@@ -128,6 +129,10 @@ impl Lab {
             follower,
             _folder: folder,
         };
+        // The follower writes it, and nothing else by itself.
+        while lab.registry.view().store_id().is_none() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
         for (name, range) in [("a", "10.0.1.0/24"), ("b", "10.0.2.0/24")] {
             let body = json!({"addresses": [range]});
             let path = format!("/v1/zones/{name}/*.{name}.example.org");
@@ -248,7 +253,12 @@ impl Lab {
         let listing = self.registry.store.list().await.unwrap();
         (
             listing.revision,
-            listing.entries.into_iter().map(|it| it.key).collect(),
+            listing
+                .entries
+                .into_iter()
+                .map(|it| it.key)
+                .filter(|key| key != STORE_ID)
+                .collect(),
         )
     }
 }

@@ -12,6 +12,8 @@ use crate::registry::view::View;
 
 /// Events of one step, at most: the view is locked meanwhile.
 const AT_ONCE: usize = 500;
+/// Bytes after which a step ends: they are kept until the client takes them.
+const BYTES_AT_ONCE: usize = 256 << 10;
 /// The id of whoever knows a part of a list. A break there begins anew, with `reset`: what vanished
 /// meanwhile would otherwise never be told.
 pub(super) const NOTHING: Revision = Revision(0);
@@ -55,7 +57,10 @@ pub(super) struct Told {
 
 /// What is told at once.
 #[derive(Default)]
-struct Step(Vec<Told>);
+struct Step {
+    told: Vec<Told>,
+    bytes: usize,
+}
 
 #[derive(Serialize)]
 struct Gone {
@@ -96,7 +101,7 @@ impl Follower {
             }
             State::UpTo(known) => self.changes_since(view, known, &mut step),
         };
-        Some(step.0)
+        Some(step.told)
     }
 
     /// The next part of the whole list.
@@ -153,7 +158,7 @@ impl Follower {
         }
         if std::mem::take(&mut self.behind) {
             step.tell("synced", Some(to), &Empty {});
-        } else if let Some(last) = step.0.last_mut() {
+        } else if let Some(last) = step.told.last_mut() {
             last.id = Some(to);
         }
         State::UpTo(to)
@@ -176,11 +181,12 @@ impl Follower {
 impl Step {
     fn tell(&mut self, kind: &'static str, id: Option<Revision>, data: &impl Serialize) {
         let data = serde_json::to_string(data).expect("these are JSON");
-        self.0.push(Told { kind, id, data });
+        self.bytes += data.len();
+        self.told.push(Told { kind, id, data });
     }
 
     fn is_full(&self) -> bool {
-        self.0.len() >= AT_ONCE
+        self.told.len() >= AT_ONCE || self.bytes >= BYTES_AT_ONCE
     }
 }
 

@@ -147,3 +147,43 @@ fn whoever_knows_a_part_of_a_list_is_told_that_it_is_void() {
     assert_eq!(told, ["reset ", &first, &second, "synced "]);
     assert_eq!(ids, [0, 0, 100]);
 }
+
+#[test]
+fn a_step_holds_so_many_bytes() {
+    let endpoints: Vec<String> = (1..=64).map(|port| format!("10.0.0.1:{port}")).collect();
+    let value = serde_json::json!({ "endpoints": endpoints }).to_string();
+    let entries = (0..AT_ONCE).map(|number| KeyValue {
+        value: value.clone().into(),
+        ..entry(&name(number), 1)
+    });
+    let mut view = View::default();
+    view.reset(Listing {
+        revision: Revision(100),
+        entries: entries.collect(),
+    });
+    for after in [None, Some(Revision(100))] {
+        let mut follower = Follower::new(None, after);
+        if after.is_some() {
+            all(&mut follower, &view);
+            let again = (0..AT_ONCE).map(|number| {
+                Event::Put(KeyValue {
+                    value: value.clone().into(),
+                    ..entry(&name(number), 101)
+                })
+            });
+            view.apply(Batch {
+                revision: Revision(101),
+                events: again.collect(),
+            });
+        }
+        let first = follower.step(&view).unwrap();
+        let bytes: usize = first.iter().map(|it| it.data.len()).sum();
+        assert!(
+            (BYTES_AT_ONCE..BYTES_AT_ONCE + 4096).contains(&bytes),
+            "{bytes}"
+        );
+        let rest = all(&mut follower, &view).0;
+        let routes = rest.iter().filter(|it| it.starts_with("route ")).count();
+        assert_eq!(first.len() + routes, AT_ONCE);
+    }
+}
