@@ -1,15 +1,17 @@
 //! `router registry token`.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
+use daemon::files::Replacement;
 use daemon::output;
 use serde_json::json;
 
 use super::ConnectionArgs;
-use super::operator::{SecretFile, create_operator};
+use super::operator::create_operator;
 use super::session::{Session, WrongUsage, name, seconds};
 use crate::cli::OK;
 use crate::cli::table::table;
@@ -47,7 +49,8 @@ pub(super) struct CreateArgs {
     /// For an operator of this name
     #[arg(long, value_name = "NAME", value_parser = name, requires = "file")]
     operator: Option<String>,
-    /// The operators' file, which gets a line; it is made if it is not there
+    /// The operators' file, which gets a line; it is made if it is not there, by root for the owner
+    /// of its folder
     #[arg(long, value_name = "FILE", requires = "operator")]
     file: Option<PathBuf>,
     /// What it is for, to be seen in lists
@@ -62,6 +65,9 @@ pub(super) struct CreateArgs {
     #[arg(long, value_name = "DURATION", value_parser = seconds, conflicts_with = "operator")]
     expires_in: Option<u32>,
     /// Write the token into this file, which only its owner can read, and not to stdout
+    ///
+    /// A file that is there is replaced, and keeps its owner. A new one that root makes gets the
+    /// owner of its folder.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -134,9 +140,9 @@ fn create(args: &CreateArgs, connection: &ConnectionArgs) -> anyhow::Result<()> 
     deliver(&new.id, new.token, destination, session.is_json())
 }
 
-fn destination(file: Option<&Path>) -> anyhow::Result<Option<SecretFile>> {
+fn destination(file: Option<&Path>) -> anyhow::Result<Option<Replacement>> {
     let open = |file: &Path| {
-        SecretFile::beside(file).with_context(|| format!("cannot write {}", file.display()))
+        Replacement::begin_owners(file).with_context(|| format!("cannot write {}", file.display()))
     };
     file.map(open).transpose()
 }
@@ -145,13 +151,15 @@ fn destination(file: Option<&Path>) -> anyhow::Result<Option<SecretFile>> {
 fn deliver(
     id: &str,
     token: String,
-    destination: Option<SecretFile>,
+    destination: Option<Replacement>,
     as_json: bool,
 ) -> anyhow::Result<()> {
     let mut told = json!({ "id": id });
     let text = match destination {
-        Some(destination) => {
-            let file = destination.finish(&format!("{token}\n"))?;
+        Some(mut destination) => {
+            let file = destination.place().to_owned();
+            destination.write_all(format!("{token}\n").as_bytes())?;
+            destination.finish()?;
             told["file"] = file.display().to_string().into();
             format!("token {id} is in {}\n", file.display())
         }
