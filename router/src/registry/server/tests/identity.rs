@@ -25,7 +25,7 @@ async fn other_certificates_do_not_get_through_the_handshake() {
     let setup = Setup::new();
     let foreign = Authority::new("clients").client(&[ACME]);
     let expired = setup.clients.client_until(&[ACME], 2021);
-    let for_servers = setup.clients.server();
+    let for_servers = setup.clients.server("127.0.0.1");
     let token = setup.store.issue("acme", 1, None).token.reveal();
     for http in BOTH {
         for (what, pair) in [

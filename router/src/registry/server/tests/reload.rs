@@ -17,7 +17,7 @@ async fn a_new_certificate_is_shown_and_no_connection_falls() {
     let pair = setup.clients.client(&[ACME]);
     let mut old = setup.connect(Some(&pair), Http::Two).await.unwrap();
     assert_eq!(old.get("/v1/who", None).await.unwrap().status, 200);
-    let renewed = setup.own.server();
+    let renewed = setup.own.server("127.0.0.1");
     // For a moment they are no pair.
     write(&setup.path("api.key"), &renewed.key);
     tokio::time::sleep(Duration::from_millis(100)).await;
