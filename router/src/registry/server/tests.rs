@@ -5,6 +5,7 @@ mod identity;
 mod patience;
 mod pki;
 mod reload;
+mod strangers;
 mod watches;
 
 use std::collections::HashMap;
