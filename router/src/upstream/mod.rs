@@ -5,6 +5,7 @@ mod connect;
 mod endpoint;
 pub mod health;
 mod http2;
+pub(crate) mod named;
 mod pool;
 mod stream;
 

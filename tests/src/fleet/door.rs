@@ -125,6 +125,12 @@ impl Door {
         }
     }
 
+    /// The file of the routes that it knew last.
+    #[must_use]
+    pub fn last_known(&self) -> PathBuf {
+        self.folder.join("state/last-known-routes.jsonl")
+    }
+
     /// Where clients connect to.
     #[must_use]
     pub fn https(&self) -> SocketAddr {

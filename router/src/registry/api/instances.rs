@@ -1,5 +1,7 @@
 //! `/v1/instances` and `/v1/tenants/{tenant}/instances/{instance}`: where registrars announce.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Extension;
@@ -10,7 +12,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::Api;
-use super::extract::{Json, Path, Query};
+use super::extract::{Json, NoQuery, Path, Query};
 use super::pages::Page;
 use super::problem::Problem;
 use super::responses::{Always, ForNames};
@@ -89,6 +91,7 @@ pub(super) async fn put(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Path((tenant, instance)): Path<(String, String)>,
+    _: NoQuery,
     Json(announcement): Json<Announcement>,
 ) -> Result<Response, Problem> {
     let request = Announce {
@@ -100,15 +103,27 @@ pub(super) async fn put(
         most: api.routes_per_tenant,
     };
     let (owner, name) = (request.tenant.into(), request.instance.to_owned());
+    let hosts = request.routes.iter().map(|(host, _)| host.to_string());
+    let endpoints: BTreeSet<SocketAddr> = request
+        .routes
+        .iter()
+        .flat_map(|(_, source)| source.endpoints.iter().copied())
+        .collect();
+    let change = Change {
+        tenant: Some(owner),
+        action: Some("announce"),
+        object: Some(name),
+        hosts: hosts.collect(),
+        endpoints: endpoints.into_iter().collect(),
+        revision: None,
+    };
     let done = change::announce(&api.registry, &*api.files, &announcement, request).await?;
     if done.renewed {
         return Ok((Extension(Unchanged), Json(done)).into_response());
     }
     let change = Change {
-        tenant: Some(owner),
-        action: Some("announce"),
-        object: Some(name),
         revision: Some(Revision(done.revision)),
+        ..change
     };
     Ok((Extension(change), Json(done)).into_response())
 }
@@ -123,6 +138,7 @@ pub(super) async fn delete(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Path((tenant, instance)): Path<(String, String)>,
+    _: NoQuery,
 ) -> Result<(StatusCode, Extension<Change>), Problem> {
     let tenant = valid::acting_for(&caller, &tenant)?;
     let instance = valid::label("instance", &instance)?;
@@ -132,6 +148,7 @@ pub(super) async fn delete(
         action: Some("withdraw"),
         object: Some(instance.to_owned()),
         revision: Some(revision),
+        ..Change::default()
     };
     Ok((StatusCode::NO_CONTENT, Extension(change)))
 }

@@ -121,7 +121,7 @@ pub(super) async fn get(
     // What another tenant holds looks like what nobody holds.
     match represent(&host, sources).filter(visible) {
         Some(mut route) => {
-            route.authorities = authorities(sources);
+            route.authorities = authorities(sources, &route.tenant);
             Ok(answer(StatusCode::OK, Some(&etag(sources)), route))
         }
         None => Err(Problem::not_found(format!("there is no route {host}"))),
@@ -158,10 +158,12 @@ pub(super) async fn put(
             return Err(Problem::malformed(detail));
         }
     };
+    let source = valid::route(&host, spec)?;
+    let endpoints = source.endpoints.clone();
     let request = PutRoute {
         tenant: &tenant,
         host: &host,
-        source: valid::route(&host, spec)?,
+        source,
         expect: expectation(&headers)?,
         most: api.routes_per_tenant,
         by_operator: caller.is_operator(),
@@ -177,7 +179,9 @@ pub(super) async fn put(
         tenant: Some(tenant.into()),
         action: Some("put-route"),
         object: Some(host.to_string()),
+        endpoints,
         revision: Some(revision),
+        ..Change::default()
     };
     response.extensions_mut().insert(change);
     Ok(response)
@@ -199,21 +203,22 @@ pub(super) async fn delete(
     let host = valid::host(&host)?;
     let tenant = caller.tenant().map(|own| &**own);
     let expect = expectation(&headers)?;
-    let revision = change::delete_route(&api.registry, tenant, &host, &expect).await?;
+    let (revision, holder) = change::delete_route(&api.registry, tenant, &host, &expect).await?;
     let change = Change {
-        tenant: caller.tenant().cloned(),
+        tenant: Some(holder),
         action: Some("delete-route"),
         object: Some(host.to_string()),
         revision: Some(revision),
+        ..Change::default()
     };
     Ok((StatusCode::NO_CONTENT, Extension(change)))
 }
 
 /// The authorities of sources by their digests, each once.
-fn authorities(sources: &[Source]) -> BTreeMap<String, String> {
+fn authorities(sources: &[Source], tenant: &str) -> BTreeMap<String, String> {
     let mut shown = BTreeMap::new();
     let mut bytes = 0;
-    for source in sources {
+    for source in sources.iter().filter(|it| *it.tenant == *tenant) {
         if let (Some(ca), Some(Trust::CaPem(pem))) =
             (&source.ca, source.tls.as_deref().map(|tls| &tls.trust))
             && bytes + pem.len() <= MOST_AUTHORITIES

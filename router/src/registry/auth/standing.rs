@@ -67,6 +67,7 @@ mod tests {
     use crate::registry::auth::certificate::CertificateIdentity;
     use crate::registry::auth::credential::Role;
     use crate::registry::auth::limits::Limits;
+    use crate::registry::auth::refusals::Refusals;
     use crate::registry::auth::tokens::{TokenSource, Tokens};
     use crate::registry::record::Token;
     use std::time::{Duration, UNIX_EPOCH};
@@ -87,6 +88,7 @@ mod tests {
             limits: Limits::new(1),
             audit: AuditLog::open(None, Arc::clone(&metrics)).unwrap(),
             metrics,
+            refusals: Refusals::default(),
             deadline: Duration::from_secs(1),
         };
         let caller = Caller {

@@ -1,6 +1,7 @@
 //! Routes that are put and deleted by calls rather than announced.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use config::route::{HostMatch, UpstreamProtocol};
@@ -121,12 +122,12 @@ pub async fn put_route(
     .await;
     let (revision, (listing, created)) = match result {
         Ok(done) => done,
-        Err(problem) => {
-            // Best effort: a lease that nothing hangs on ends by itself.
-            if let Some(lease) = lease {
+        Err(unmade) => {
+            if let Some(lease) = lease.filter(|_| unmade.is_certain()) {
+                // Best effort: a lease that nothing hangs on ends by itself.
                 let _ = registry.store.revoke(lease).await;
             }
-            return Err(problem);
+            return Err(unmade.into());
         }
     };
     let now = after(listing, put, revision, host);
@@ -139,7 +140,8 @@ pub async fn put_route(
     Ok((revision, put))
 }
 
-/// Deletes what [`put_route`] put; what instances announced goes when they withdraw it.
+/// Deletes what [`put_route`] put; what instances announced goes when they withdraw it. Whose it was
+/// comes back.
 ///
 /// # Errors
 /// If there is nothing of that, or not as expected.
@@ -148,9 +150,9 @@ pub async fn delete_route(
     tenant: Option<&str>,
     host: &HostMatch,
     expect: &Expect,
-) -> Result<Revision, Problem> {
+) -> Result<(Revision, Arc<str>), Problem> {
     let ranges = [keys::sources(host)];
-    let (revision, ()) = transact(registry, &ranges, |listing| {
+    let done = transact(registry, &ranges, |listing| {
         let all = sources(listing, host);
         let theirs = |it: &&Source| tenant.is_none_or(|tenant| *it.tenant == *tenant);
         let found: Vec<_> = all.iter().filter(theirs).collect();
@@ -170,10 +172,10 @@ pub async fn delete_route(
             deletes: vec![key],
             ..Transaction::default()
         };
-        Ok(Decision::Commit(transaction, ()))
+        Ok(Decision::Commit(transaction, Arc::clone(&put.tenant)))
     })
     .await?;
-    Ok(revision)
+    Ok(done)
 }
 
 impl Expect {

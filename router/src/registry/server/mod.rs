@@ -31,6 +31,7 @@ use super::auth::audit::AuditLog;
 use super::auth::guard::{Guard, guard};
 use super::auth::limits::{Limits, Source};
 use super::auth::operators::OperatorsFile;
+use super::auth::refusals::Refusals;
 use super::auth::tokens::{TokenSource, Tokens};
 use crate::listen;
 use crate::observe::metrics::Registry;
@@ -187,6 +188,7 @@ pub fn start(
         tokens: Tokens::new(tokens, operators),
         limits: Limits::new(config.requests_per_second),
         audit,
+        refusals: Refusals::default(),
         metrics: Arc::clone(metrics),
         deadline: options.deadline,
     });
