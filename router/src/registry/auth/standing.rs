@@ -86,6 +86,7 @@ mod tests {
         let guard = Guard {
             tokens: Tokens::new(Arc::new(NoTokens), None),
             limits: Limits::new(1),
+            refusals: Refusals::default(),
             audit: AuditLog::open(None, Arc::clone(&metrics)).unwrap(),
             metrics,
             refusals: Refusals::default(),
