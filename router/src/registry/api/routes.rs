@@ -17,7 +17,7 @@ use super::extract::{Json, Path, Query};
 use super::pages::Page;
 use super::problem::{Problem, reason};
 use super::responses::{Always, ForConditions, ForNames};
-use super::types::{ListQuery, Route, RouteSpec, Routes, TenantQuery};
+use super::types::{HolderQuery, ListQuery, Route, RouteSpec, Routes, TenantQuery};
 use super::valid;
 use crate::registry::auth::Caller;
 use crate::registry::auth::audit::Change;
@@ -107,17 +107,19 @@ fn slice(
 
 /// Shows a route
 #[utoipa::path(get, path = "/v1/routes/{host}", tag = "routes",
-    params(("host" = String, Path, description = "A name, or a star and a suffix", example = "www.acme.example.org")),
+    params(("host" = String, Path, description = "A name, or a star and a suffix", example = "www.acme.example.org"), HolderQuery),
     responses((status = 200, body = Route, headers(("ETag" = String))), ForNames, Always))]
 pub(super) async fn get(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Path(host): Path<String>,
+    Query(query): Query<HolderQuery>,
 ) -> Result<Response, Problem> {
     let host = valid::host(&host)?;
+    let tenant = valid::limited_to(&caller, query.tenant.as_deref())?;
     let view = api.registry.view();
     let sources = view.sources(&host);
-    let visible = |route: &Route| caller.tenant().is_none_or(|own| **own == *route.tenant);
+    let visible = |route: &Route| tenant.is_none_or(|tenant| *tenant == *route.tenant);
     // What another tenant holds looks like what nobody holds.
     match represent(&host, sources).filter(visible) {
         Some(mut route) => {
@@ -192,16 +194,18 @@ pub(super) async fn put(
 /// What instances announce for the name stays until they withdraw it.
 #[utoipa::path(delete, path = "/v1/routes/{host}", tag = "routes",
     params(("host" = String, Path, description = "A name, or a star and a suffix", example = "www.acme.example.org"),
+        HolderQuery,
         ("If-Match" = Option<String>, Header, description = "Only if the route is still this one")),
     responses((status = 204, description = "Gone"), ForNames, ForConditions, Always))]
 pub(super) async fn delete(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Path(host): Path<String>,
+    Query(query): Query<HolderQuery>,
     headers: HeaderMap,
 ) -> Result<(StatusCode, Extension<Change>), Problem> {
     let host = valid::host(&host)?;
-    let tenant = caller.tenant().map(|own| &**own);
+    let tenant = valid::limited_to(&caller, query.tenant.as_deref())?;
     let expect = expectation(&headers)?;
     let (revision, holder) = change::delete_route(&api.registry, tenant, &host, &expect).await?;
     let change = Change {

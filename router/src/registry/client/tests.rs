@@ -164,9 +164,9 @@ async fn only_what_does_no_harm_is_asked_twice() {
     })
     .await;
     let client = registry.client(authority.token());
-    client.route("a.example.org").await.unwrap();
+    client.route("a.example.org", None).await.unwrap();
     // Repeated on a second connection.
-    client.route("a.example.org").await.unwrap();
+    client.route("a.example.org", None).await.unwrap();
     assert_eq!(registry.seen().len(), 3);
     let spec = crate::registry::api::types::TokenSpec {
         tenant: "acme".into(),

@@ -519,3 +519,27 @@ async fn authorities_are_shown_once_with_a_single_route() {
     shown.as_object_mut().unwrap().remove("authorities");
     assert_eq!(shown, *listed);
 }
+
+/// An operator who means one tenant's route does not touch another's.
+#[tokio::test]
+async fn the_tenant_of_a_query_is_a_condition() {
+    let lab = Lab::new().await;
+    let path = "/v1/routes/www.a.example.org";
+    let body = json!({"endpoints": ["10.0.1.1:1"]});
+    assert_eq!(lab.call(&tenant("a"), "PUT", path, body).await.status, 201);
+    lab.settle().await;
+    let of = |name: &str| format!("{path}?tenant={name}");
+    for (caller, method, target, status) in [
+        (operator(), "GET", of("b"), 404),
+        (operator(), "DELETE", of("b"), 404),
+        (tenant("a"), "DELETE", of("b"), 403),
+        (tenant("b"), "DELETE", of("b"), 404),
+        (operator(), "DELETE", format!("{path}?tenants=a"), 400),
+        (operator(), "GET", of("a"), 200),
+        (tenant("a"), "GET", of("a"), 200),
+        (operator(), "DELETE", of("a"), 204),
+    ] {
+        let answer = lab.call(&caller, method, &target, Value::Null).await;
+        assert_eq!(answer.status, status, "{method} {target}: {answer:?}");
+    }
+}
