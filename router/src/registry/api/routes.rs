@@ -107,13 +107,17 @@ fn slice(
 
 /// Shows a route
 #[utoipa::path(get, path = "/v1/routes/{host}", tag = "routes",
-    params(("host" = String, Path, description = "A name, or a star and a suffix", example = "www.acme.example.org"), HolderQuery),
-    responses((status = 200, body = Route, headers(("ETag" = String))), ForNames, Always))]
+    params(("host" = String, Path, description = "A name, or a star and a suffix", example = "www.acme.example.org"), HolderQuery,
+        ("If-None-Match" = Option<String>, Header, description = "The `ETag` that is known: nothing is sent while the route is still that one")),
+    responses((status = 200, body = Route, headers(("ETag" = String))),
+        (status = 304, description = "Still the one that If-None-Match names", headers(("ETag" = String))),
+        ForNames, Always))]
 pub(super) async fn get(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Path(host): Path<String>,
     Query(query): Query<HolderQuery>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let host = valid::host(&host)?;
     let tenant = valid::limited_to(&caller, query.tenant.as_deref())?;
@@ -122,6 +126,11 @@ pub(super) async fn get(
     let visible = |route: &Route| tenant.is_none_or(|tenant| *tenant == *route.tenant);
     // What another tenant holds looks like what nobody holds.
     match represent(&host, sources).filter(visible) {
+        Some(_) if is_known(&headers, &etag(sources)) => {
+            let mut response = StatusCode::NOT_MODIFIED.into_response();
+            tag(&mut response, &etag(sources));
+            Ok(response)
+        }
         Some(mut route) => {
             route.authorities = authorities(sources, &route.tenant);
             Ok(answer(StatusCode::OK, Some(&etag(sources)), route))
@@ -236,10 +245,25 @@ fn authorities(sources: &[Source], tenant: &str) -> BTreeMap<String, String> {
 
 fn answer(status: StatusCode, etag: Option<&str>, route: Route) -> Response {
     let mut response = (status, Json(route)).into_response();
-    if let Some(etag) = etag.and_then(|etag| HeaderValue::from_str(etag).ok()) {
-        response.headers_mut().insert(ETAG, etag);
+    if let Some(etag) = etag {
+        tag(&mut response, etag);
     }
     response
+}
+
+fn tag(response: &mut Response, etag: &str) {
+    if let Ok(etag) = HeaderValue::from_str(etag) {
+        response.headers_mut().insert(ETAG, etag);
+    }
+}
+
+/// Whether `If-None-Match` names a tag. Weak ones match as well (RFC 9110, section 13.1.2); what
+/// cannot be read names none.
+fn is_known(headers: &HeaderMap, etag: &str) -> bool {
+    let values = headers.get_all(IF_NONE_MATCH).iter();
+    let tags = values.filter_map(|value| value.to_str().ok());
+    let mut tags = tags.flat_map(|value| value.split(',')).map(str::trim);
+    tags.any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
 }
 
 /// What `If-Match` and `If-None-Match` ask for. Weak tags never match (RFC 9110, section 8.8.3.2).

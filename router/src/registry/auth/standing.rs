@@ -89,7 +89,6 @@ mod tests {
             refusals: Refusals::default(),
             audit: AuditLog::open(None, Arc::clone(&metrics)).unwrap(),
             metrics,
-            refusals: Refusals::default(),
             deadline: Duration::from_secs(1),
         };
         let caller = Caller {

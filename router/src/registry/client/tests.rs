@@ -238,6 +238,28 @@ async fn refusals_say_why_and_when_to_come_back() {
 }
 
 #[tokio::test]
+async fn a_registry_without_its_store_is_told_of_by_its_last_answer() {
+    let authority = Authority::new();
+    let registry = Scripted::start(&authority, |seen| {
+        let answer = Reply::json(200, &route());
+        match seen.path.ends_with("/b.example.org") {
+            true => answer.with("gatehouse-stale", "17"),
+            false => answer,
+        }
+    })
+    .await;
+    let client = registry.client(authority.token());
+    for (host, stale) in [
+        ("a.example.org", None),
+        ("b.example.org", Some(17)),
+        ("a.example.org", None),
+    ] {
+        client.route(host, None).await.unwrap();
+        assert_eq!(client.stale(), stale);
+    }
+}
+
+#[tokio::test]
 async fn lists_are_read_to_the_last_page() {
     let authority = Authority::new();
     let registry = Scripted::start(&authority, |seen| {

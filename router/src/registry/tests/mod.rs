@@ -5,5 +5,6 @@ mod bounds;
 mod failing;
 mod holding;
 mod lab;
+mod reading;
 mod stolen;
 mod watching;
