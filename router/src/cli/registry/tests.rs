@@ -203,13 +203,21 @@ async fn the_next_registry_is_asked_unless_the_answer_would_be_the_same() {
     .await;
     let works = Scripted::start(&authority, |_| Reply::status(204)).await;
     let refuses = Scripted::start(&authority, |_| Reply::problem(404, "not-found", None)).await;
-    let delete = ["route", "delete", "a.example.org", "--if-match", "7"];
+    let delete = [
+        "route",
+        "delete",
+        "a.example.org",
+        "--tenant",
+        "acme",
+        "--if-match",
+        "7",
+    ];
     let words = with(&delete, &authority, &[&dead, &without_store, &works]);
     assert_eq!(run(words).await.unwrap(), 0);
     let seen = works.seen();
     assert_eq!(
         (&seen[0].method, &*seen[0].path),
-        (&Method::DELETE, "/v1/routes/a.example.org")
+        (&Method::DELETE, "/v1/routes/a.example.org?tenant=acme")
     );
     assert_eq!(seen[0].fields["if-match"], "\"7\"");
     let words = with(&delete, &authority, &[&without_store, &refuses, &works]);

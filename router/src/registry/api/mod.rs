@@ -13,6 +13,7 @@ mod pages;
 pub mod problem;
 mod responses;
 mod routes;
+pub mod stale;
 mod tokens;
 pub mod types;
 mod valid;
@@ -24,7 +25,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::middleware::map_response_with_state;
+use axum::middleware::{from_fn_with_state, map_response_with_state};
 use axum::response::Response;
 use axum::routing::get;
 use utoipa::OpenApi;
@@ -63,6 +64,7 @@ pub fn app(api: Arc<Api>) -> Router {
             "/v1/openapi.json",
             get(move |_: extract::NoQuery| std::future::ready((json, document.clone()))),
         )
+        .layer(from_fn_with_state(Arc::clone(&api), stale::mark))
         .layer(map_response_with_state(Arc::clone(&api), once_seen))
         .with_state(api)
 }

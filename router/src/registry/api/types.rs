@@ -375,6 +375,16 @@ pub struct WithdrawQuery {
     pub withdraw: Option<bool>,
 }
 
+/// Whose a route has to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct HolderQuery {
+    /// Only if it is this tenant's; a tenant's credential sees none but its own in any case.
+    #[param(example = "acme")]
+    pub tenant: Option<String>,
+}
+
 /// What a watch takes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]

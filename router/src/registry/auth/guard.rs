@@ -53,6 +53,10 @@ pub struct Peer {
 #[derive(Clone, Debug)]
 pub struct Held(pub Arc<Permit>);
 
+/// Told when a caller is known; an extension of requests, for their connection's sake.
+#[derive(Clone)]
+pub struct OnKnown(pub Arc<dyn Fn() + Send + Sync>);
+
 /// What requests are checked with.
 pub struct Guard {
     /// Knows the tokens.
@@ -112,6 +116,9 @@ impl Guard {
             request.headers(),
             SystemTime::now(),
         );
+        if let (Ok(_), Some(OnKnown(tell))) = (&known, request.extensions_mut().remove()) {
+            tell();
+        }
         let demand = if request.uri().path() == WATCH {
             Demand::Watch
         } else {

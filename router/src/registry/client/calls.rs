@@ -80,9 +80,13 @@ impl Client {
         .await
     }
 
-    /// One route.
-    pub async fn route(&self, host: &str) -> Result<Tagged<Route>, ClientError> {
-        let question = plain(Method::GET, route_path(host, None));
+    /// One route; only if it is this tenant's, if one is given.
+    pub async fn route(
+        &self,
+        host: &str,
+        tenant: Option<&str>,
+    ) -> Result<Tagged<Route>, ClientError> {
+        let question = plain(Method::GET, route_path(host, tenant));
         self.tagged(question).await
     }
 
@@ -99,13 +103,14 @@ impl Client {
         self.tagged(question).await
     }
 
-    /// Deletes what [`Client::put_route`] has put.
+    /// Deletes what [`Client::put_route`] has put; only if it is this tenant's, if one is given.
     pub async fn delete_route(
         &self,
         host: &str,
+        tenant: Option<&str>,
         precondition: &Precondition,
     ) -> Result<(), ClientError> {
-        let mut question = plain(Method::DELETE, route_path(host, None));
+        let mut question = plain(Method::DELETE, route_path(host, tenant));
         question.fields.extend(self.field_of(precondition)?);
         self.call(question, MAX_ANSWER, DEADLINE).await.map(drop)
     }

@@ -4,6 +4,7 @@ mod client;
 mod identity;
 mod patience;
 mod reload;
+mod strangers;
 mod watches;
 
 use std::collections::HashMap;

@@ -6,6 +6,7 @@ mod credentials;
 mod failing;
 mod holding;
 mod lab;
+mod reading;
 mod stolen;
 mod watching;
 mod zones;
