@@ -301,7 +301,7 @@ fn files_of_one_guard_must_agree() {
 
 const REGISTRAR: &str = "\
 tenant: acme
-registries: [\"https://edge-1.example.org:9443\", \"https://edge-2.example.org\"]
+registries: [\"https://edge-1.example.org:8444\", \"https://edge-2.example.org\"]
 credentials: {certificate: a.crt, key: a.key}
 ttl: 60s
 renew: 20s
@@ -355,7 +355,7 @@ fn registrar_refusals() {
     registrar(
         (
             "https://edge-2.example.org",
-            "https://edge-1.example.org:9443/",
+            "https://edge-1.example.org:8444/",
         ),
         "this registry stands twice",
     );

@@ -211,7 +211,7 @@ mod tests {
 
     const YAML: &str = "\
 tenant: acme
-registries: [\"https://127.0.0.1:9443\"]
+registries: [\"https://127.0.0.1:8444\"]
 ca: ca.pem
 credentials: {token: token}
 routes:
