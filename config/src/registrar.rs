@@ -64,7 +64,8 @@ pub struct Announcement {
     pub check: Check,
 }
 
-/// A repeated check; the route is announced only while it succeeds.
+/// A repeated check; the route is announced from its first success on, until it has failed
+/// `failures` times in a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
     /// What is tried.
@@ -75,6 +76,8 @@ pub struct Check {
     pub timeout: Duration,
     /// Failures in a row until the route is withdrawn. 2.
     pub failures: u32,
+    /// Successes in a row until a route that was not healthy is announced again. 1.
+    pub successes: u32,
 }
 
 /// What a check tries.

@@ -239,9 +239,16 @@ impl Mapping for Check {
         );
         let failures = f.defaulted(
             "failures",
-            "Failures in a row until the route is withdrawn.",
+            "Failures in a row until the route is withdrawn: with the defaults, after 5 to 10 s.",
             integer(1..=100),
             json!(2),
+        );
+        let successes = f.defaulted(
+            "successes",
+            "Successes in a row until a route that was not healthy is announced again. After a start \
+             the first result counts.",
+            integer(1..=100),
+            json!(1),
         );
         if let (Some(interval), Some(timeout)) = (interval, timeout)
             && timeout > interval
@@ -288,6 +295,7 @@ impl Mapping for Check {
             interval: interval?,
             timeout: timeout?,
             failures: u32::try_from(failures?).ok()?,
+            successes: u32::try_from(successes?).ok()?,
         })
     }
 }

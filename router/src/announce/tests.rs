@@ -60,6 +60,7 @@ fn wanted(name: &str, endpoint: SocketAddr) -> Wanted {
             // A closed port is refused at once; a slow machine is no failure.
             timeout: LONG,
             failures: 2,
+            successes: 1,
         },
     }
 }
