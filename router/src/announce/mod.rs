@@ -20,3 +20,4 @@ pub mod state;
 pub mod tell;
 #[cfg(test)]
 mod tests;
+pub mod trial;

@@ -1,6 +1,7 @@
 //! The daemon against scripted registries and real endpoints.
 
 mod rotation;
+mod trial;
 
 use std::fs;
 use std::net::SocketAddr;

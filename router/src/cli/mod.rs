@@ -172,6 +172,7 @@ mod tests {
             &["router", "run", "--log-format", "xml"],
             &["router", "explain", "a.example", "--client", "here"],
             &["router", "announce", "--json"],
+            &["router", "announce", "--check", "--once"],
             &["router", "registry", "route"],
             &["router", "registry", "route", "get", "a..b"],
             &["router", "registry", "route", "add", "a.example.org"],
