@@ -28,6 +28,8 @@ pub struct RegistrarConfig {
     pub ttl: Duration,
     /// How often it is renewed; at most half of `ttl`. 20 s.
     pub renew: Duration,
+    /// Address of the page with metrics and health; loopback only. None when absent.
+    pub admin: Option<SocketAddr>,
     /// What is announced: 1 to 32. Announcements of one host agree on everything but endpoint and
     /// check.
     pub routes: Vec<Announcement>,

@@ -413,6 +413,10 @@ fn registrar_refusals() {
         ("tenant: acme", "tenant: acme\ninstance: W1.example.org"),
         "instance: `W1.example.org` is not a name",
     );
+    registrar(
+        ("ttl: 60s", "ttl: 60s\nadmin: 10.0.0.1:9181"),
+        "10.0.0.1 is not a loopback address",
+    );
     registrar(("ttl: 60s", "ttl: 4s"), "ttl: must be from 5s to 1h");
     registrar(("ttl: 60s", "ttl: 61m"), "ttl: must be from 5s to 1h");
 }

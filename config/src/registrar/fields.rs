@@ -55,11 +55,23 @@ impl Mapping for RegistrarConfig {
             seconds(1),
             json!("20s"),
         );
+        let admin = f.optional(
+            "admin",
+            "Address of the page with metrics and health; loopback only. None when absent.",
+            placed(socket_address()),
+        );
         let routes = f.required(
             "routes",
             "What is announced; 1 to 32.",
             list(placed(mapping::<Announcement>())).of_length(1..=MAX_ANNOUNCEMENTS),
         );
+        if let Some(Some(admin)) = &admin
+            && !admin.value.ip().is_loopback()
+        {
+            let message = format!("{} is not a loopback address", admin.value.ip());
+            let help = "the page has no access control: use 127.0.0.1 or [::1]";
+            f.refuse_item(admin, InvalidValue::new(message).help(help));
+        }
         if let Some(registries) = &registries {
             refuse_twice(f, registries, "this registry", |url| {
                 url.to_ascii_lowercase()
@@ -88,6 +100,7 @@ impl Mapping for RegistrarConfig {
             credentials: credentials?,
             ttl: ttl?,
             renew: renew?,
+            admin: admin?.map(|admin| admin.value),
             routes: values(routes?),
         })
     }

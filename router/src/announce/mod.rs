@@ -14,6 +14,7 @@ pub mod health;
 pub mod load;
 pub mod once;
 pub mod outcome;
+pub mod page;
 pub mod registries;
 pub mod schedule;
 pub mod state;

@@ -1,5 +1,6 @@
 //! The daemon against scripted registries and real endpoints.
 
+mod page;
 mod rotation;
 mod trial;
 
@@ -80,6 +81,7 @@ fn loaded(authority: &Authority, registries: &[&Scripted], wanted: Vec<Wanted>) 
             renew: RENEW,
             registries: registries.len(),
         },
+        admin: None,
         wanted,
         sources: Vec::new(),
     }
