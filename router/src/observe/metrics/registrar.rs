@@ -36,6 +36,9 @@ struct Numbers {
     calls: BTreeMap<(String, &'static str), u64>,
 }
 
+/// A name, a text, and what is shown of each route.
+type Flag = (&'static str, &'static str, fn(&RouteNumbers) -> bool);
+
 impl RegistrarMetrics {
     /// Nothing is known yet.
     #[must_use]
@@ -86,7 +89,7 @@ impl RegistrarMetrics {
     pub fn render(&self, now: Instant) -> String {
         let numbers = self.lock();
         let mut page = Page::default();
-        let flags: [(_, _, fn(&RouteNumbers) -> bool); 2] = [
+        let flags: [Flag; 2] = [
             (
                 "gatehouse_registrar_route_healthy",
                 "1 if the route's checks say that its endpoint is healthy.",
