@@ -28,6 +28,8 @@ pub struct RegistrarConfig {
     pub ttl: Duration,
     /// How often it is renewed; at most half of `ttl`. 20 s.
     pub renew: Duration,
+    /// Address of the page with metrics and health; loopback only. None when absent.
+    pub admin: Option<SocketAddr>,
     /// What is announced: 1 to 32. Announcements of one host agree on everything but endpoint and
     /// check.
     pub routes: Vec<Announcement>,
@@ -64,7 +66,8 @@ pub struct Announcement {
     pub check: Check,
 }
 
-/// A repeated check; the route is announced only while it succeeds.
+/// A repeated check; the route is announced from its first success on, until it has failed
+/// `failures` times in a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
     /// What is tried.
@@ -75,6 +78,8 @@ pub struct Check {
     pub timeout: Duration,
     /// Failures in a row until the route is withdrawn. 2.
     pub failures: u32,
+    /// Successes in a row until a route that was not healthy is announced again. 1.
+    pub successes: u32,
 }
 
 /// What a check tries.

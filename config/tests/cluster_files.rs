@@ -301,7 +301,7 @@ fn files_of_one_guard_must_agree() {
 
 const REGISTRAR: &str = "\
 tenant: acme
-registries: [\"https://edge-1.example.org:9443\", \"https://edge-2.example.org\"]
+registries: [\"https://edge-1.example.org:8444\", \"https://edge-2.example.org\"]
 credentials: {certificate: a.crt, key: a.key}
 ttl: 60s
 renew: 20s
@@ -355,7 +355,7 @@ fn registrar_refusals() {
     registrar(
         (
             "https://edge-2.example.org",
-            "https://edge-1.example.org:9443/",
+            "https://edge-1.example.org:8444/",
         ),
         "this registry stands twice",
     );
@@ -412,6 +412,10 @@ fn registrar_refusals() {
     registrar(
         ("tenant: acme", "tenant: acme\ninstance: W1.example.org"),
         "instance: `W1.example.org` is not a name",
+    );
+    registrar(
+        ("ttl: 60s", "ttl: 60s\nadmin: 10.0.0.1:9181"),
+        "10.0.0.1 is not a loopback address",
     );
     registrar(("ttl: 60s", "ttl: 4s"), "ttl: must be from 5s to 1h");
     registrar(("ttl: 60s", "ttl: 61m"), "ttl: must be from 5s to 1h");

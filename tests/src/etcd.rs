@@ -289,6 +289,46 @@ impl Cluster {
         self.wait_healthy()
     }
 
+    /// Puts a fresh member without data in the place of one that is killed and never comes back.
+    /// Does not wait for it.
+    ///
+    /// # Errors
+    /// If the others do not agree, or etcd cannot be started.
+    pub fn replace_member(&mut self, index: usize) -> Result<()> {
+        self.kill(index);
+        let list: Value = serde_json::from_str(&self.etcdctl(&["member", "list", "-w", "json"])?)?;
+        let members = list["members"].as_array().context("a list of members")?;
+        let name = name(index);
+        let id = members
+            .iter()
+            .find(|it| it["name"] == name.as_str())
+            .and_then(|it| it["ID"].as_u64())
+            .context("a member's number")?;
+        let (id, peer) = (
+            format!("{id:x}"),
+            format!("--peer-urls={}", self.members[index].place.peer()),
+        );
+        // They may have to elect a leader first.
+        for step in [
+            &["member", "remove", &id][..],
+            &["member", "add", &name, &peer],
+        ] {
+            wait::until_true(&format!("etcd to do {step:?}"), || {
+                self.etcdctl(step).is_ok()
+            })?;
+        }
+        std::fs::remove_dir_all(self.folder.join(format!("etcd-{name}.data")))?;
+        let place = self.members[index].place.clone();
+        let mut arguments = self.arguments.clone();
+        // The last one counts.
+        arguments.extend(["--initial-cluster-state".into(), "existing".into()]);
+        let process = launch(&self.folder, index, &place, &arguments)?;
+        let member = &mut self.members[index];
+        member.process = process;
+        member.stopped = false;
+        Ok(())
+    }
+
     /// Everything that a member printed.
     #[must_use]
     pub fn log(&self, index: usize) -> String {

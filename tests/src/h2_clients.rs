@@ -90,13 +90,7 @@ impl Plan {
                     anyhow::Ok(())
                 };
                 let result = asked.await;
-                let mut tally = shared.tally();
-                match result {
-                    Ok(()) => tally.answered += 1,
-                    Err(error) => tally.failed.push(format!("{}: {error:#}", self.host)),
-                }
-                tally.slowest = tally.slowest.max(begun.elapsed());
-                drop(tally);
+                shared.count(&self.host, result, begun.elapsed());
                 tokio::time::sleep(PAUSE).await;
             }
         };
@@ -141,6 +135,15 @@ impl Drop for H2Clients {
 }
 
 impl Shared {
+    fn count(&self, host: &str, result: Result<()>, took: Duration) {
+        let mut tally = self.tally();
+        match result {
+            Ok(()) => tally.answered += 1,
+            Err(error) => tally.failed.push(format!("{host}: {error:#}")),
+        }
+        tally.slowest = tally.slowest.max(took);
+    }
+
     fn tally(&self) -> MutexGuard<'_, Tally> {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -17,11 +17,12 @@ const UNITS: [&str; 2] = ["gatehouse-router.service", "gatehouse-registrar.servi
 /// away first.
 const SCRIPT: &str = "#!/bin/sh\n\
     set -e\n\
-    test \"$(id -un)\" = gatehouse\n\
+    test \"$(id -un)\" = gatehouse-registrar\n\
     ss -Hltn | grep -q ':22 '\n\
     ip -brief address show lo | grep -q 127.0.0.1\n\
     getent hosts localhost >/dev/null\n\
     echo x >/tmp/health-of-the-registrar\n\
+    if cat /etc/gatehouse/registry.key >/dev/null 2>&1; then exit 8; fi\n\
     if echo x >/var/tmp/../../etc/written 2>/dev/null; then exit 9; fi\n\
     test -r /proc/1/comm\n";
 
@@ -137,7 +138,8 @@ fn both_units_work_as_they_are_installed() {
         "/etc/gatehouse/acme.token",
     ];
     assert!(registry(&host, &token).status.success());
-    host.succeed(&["chown", "gatehouse:", "/etc/gatehouse/acme.token"])
+    let owner = "gatehouse-registrar:";
+    host.succeed(&["chown", owner, "/etc/gatehouse/acme.token"])
         .unwrap();
     host.succeed(&["systemctl", "restart", UNITS[1]]).unwrap();
     let listed = || registry(&host, &["instance", "list", "--json"]).stdout;

@@ -55,11 +55,23 @@ impl Mapping for RegistrarConfig {
             seconds(1),
             json!("20s"),
         );
+        let admin = f.optional(
+            "admin",
+            "Address of the page with metrics and health; loopback only. None when absent.",
+            placed(socket_address()),
+        );
         let routes = f.required(
             "routes",
             "What is announced; 1 to 32.",
             list(placed(mapping::<Announcement>())).of_length(1..=MAX_ANNOUNCEMENTS),
         );
+        if let Some(Some(admin)) = &admin
+            && !admin.value.ip().is_loopback()
+        {
+            let message = format!("{} is not a loopback address", admin.value.ip());
+            let help = "the page has no access control: use 127.0.0.1 or [::1]";
+            f.refuse_item(admin, InvalidValue::new(message).help(help));
+        }
         if let Some(registries) = &registries {
             refuse_twice(f, registries, "this registry", |url| {
                 url.to_ascii_lowercase()
@@ -88,6 +100,7 @@ impl Mapping for RegistrarConfig {
             credentials: credentials?,
             ttl: ttl?,
             renew: renew?,
+            admin: admin?.map(|admin| admin.value),
             routes: values(routes?),
         })
     }
@@ -239,9 +252,16 @@ impl Mapping for Check {
         );
         let failures = f.defaulted(
             "failures",
-            "Failures in a row until the route is withdrawn.",
+            "Failures in a row until the route is withdrawn: with the defaults, after 5 to 10 s.",
             integer(1..=100),
             json!(2),
+        );
+        let successes = f.defaulted(
+            "successes",
+            "Successes in a row until a route that was not healthy is announced again. After a start \
+             the first result counts.",
+            integer(1..=100),
+            json!(1),
         );
         if let (Some(interval), Some(timeout)) = (interval, timeout)
             && timeout > interval
@@ -288,6 +308,7 @@ impl Mapping for Check {
             interval: interval?,
             timeout: timeout?,
             failures: u32::try_from(failures?).ok()?,
+            successes: u32::try_from(successes?).ok()?,
         })
     }
 }

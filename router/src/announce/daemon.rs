@@ -1,12 +1,15 @@
 //! The daemon: waits for results of checks, answers and the clock, and does what the state says.
 
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use config::ConfigErrors;
 use daemon::notify::{READY, STOPPING, notify};
+use daemon::page;
 use daemon::watch::{Reason, WatchOptions, Watcher};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -15,9 +18,11 @@ use tokio::time::{sleep_until, timeout};
 
 use super::check::{CheckError, repeat};
 use super::load::{Loaded, read};
+use super::page::{label, numbers, respond};
 use super::registries::Registries;
 use super::state::{Action, Outcome, State};
 use super::tell;
+use crate::observe::metrics::RegistrarMetrics;
 use crate::registry::client::ClientRuntime;
 use crate::registry::jitter::fraction;
 
@@ -47,9 +52,18 @@ pub fn serve(file: &Path, loaded: Loaded) -> anyhow::Result<()> {
                 _ = interrupt.recv() => {}
             }
         };
-        Registrar::new(file, loaded)
-            .run(stop, hangup, WatchOptions::default())
-            .await;
+        let listener = match loaded.admin {
+            Some(address) => {
+                let bound = page::bind(address);
+                Some(bound.with_context(|| format!("admin: cannot listen at {address}"))?)
+            }
+            None => None,
+        };
+        let registrar = Registrar::new(file, loaded);
+        if let Some(listener) = listener {
+            registrar.show(listener);
+        }
+        registrar.run(stop, hangup, WatchOptions::default()).await;
         Ok(())
     })
 }
@@ -80,6 +94,9 @@ pub(super) struct Registrar {
     state: State,
     leaving: Option<Leaving>,
     flight: Option<Flight>,
+    /// The registry that was called last.
+    calling: usize,
+    metrics: Arc<RegistrarMetrics>,
     checks: JoinSet<()>,
     /// Counts reloads, so that late results of old checks are not taken for new ones.
     generation: u64,
@@ -106,6 +123,8 @@ impl Registrar {
             loaded,
             leaving: None,
             flight: None,
+            calling: 0,
+            metrics: Arc::new(RegistrarMetrics::new(Instant::now())),
             checks: JoinSet::new(),
             generation: 0,
             report,
@@ -116,6 +135,17 @@ impl Registrar {
         };
         registrar.check();
         registrar
+    }
+
+    /// Shows the page, for as long as the runtime lives.
+    pub(super) fn show(&self, listener: TcpListener) {
+        let metrics = Arc::clone(&self.metrics);
+        tokio::spawn(async move {
+            let served = page::serve(listener, move |request| respond(&metrics, request)).await;
+            if let Err(error) = served {
+                tracing::error!(%error, "no page with metrics");
+            }
+        });
     }
 
     pub(super) async fn run(
@@ -205,6 +235,7 @@ impl Registrar {
         loop {
             match self.state.next(Instant::now()) {
                 Action::Call(call) => {
+                    self.calling = call.registry;
                     self.flight = Some(Box::pin(self.registries.clone().call(call)));
                 }
                 Action::Abandon => self.answered(Outcome::Failed {
@@ -219,6 +250,9 @@ impl Registrar {
 
     fn answered(&mut self, outcome: Outcome) {
         self.flight = None;
+        let registry = self.registries.name(self.calling);
+        self.metrics
+            .called(registry, label(&outcome), Instant::now());
         if matches!(outcome, Outcome::Accepted { .. }) {
             self.ready = true;
             self.leave();
@@ -274,6 +308,9 @@ impl Registrar {
             }
         };
         self.refused = None;
+        if loaded.admin != self.loaded.admin {
+            tracing::warn!("admin has changed: that takes effect after a restart");
+        }
         self.flight = None;
         let (settings, wanted) = (loaded.settings, loaded.wanted.clone());
         if self.registries.is_for(&loaded) {
@@ -322,6 +359,8 @@ impl Registrar {
     /// Tells the service manager what has changed: ready after the first announcement, or when every
     /// check has ended. No registry may be there yet, and others need not wait for one.
     fn tell(&mut self) {
+        let routes = numbers(&self.state, Instant::now());
+        self.metrics.show(routes, self.refused.is_some());
         if self.status.is_none() {
             let late = self.begun.elapsed() >= READY_WITHIN;
             if !self.ready && !self.state.is_checked() && !late {

@@ -1,6 +1,7 @@
 //! From `registrar.yaml` and the files it names to what is announced, and to whom.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use config::ConfigErrors;
@@ -34,6 +35,8 @@ pub struct Loaded {
     pub credentials: LoadedCredentials,
     /// How often, how long.
     pub settings: Settings,
+    /// Where metrics are shown.
+    pub admin: Option<SocketAddr>,
     /// What is announced, and when.
     pub wanted: Vec<Wanted>,
     /// Everything that was read: what has to be watched.
@@ -122,6 +125,7 @@ fn read_all(file: &Path, sources: &mut Vec<PathBuf>) -> Result<Loaded, ConfigErr
         },
         registries,
         credentials,
+        admin: config.admin,
         wanted,
         sources: sources.clone(),
     })
@@ -208,7 +212,7 @@ mod tests {
 
     const YAML: &str = "\
 tenant: acme
-registries: [\"https://127.0.0.1:9443\"]
+registries: [\"https://127.0.0.1:8444\"]
 ca: ca.pem
 credentials: {token: token}
 routes:

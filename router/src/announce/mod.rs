@@ -14,9 +14,11 @@ pub mod health;
 pub mod load;
 pub mod once;
 pub mod outcome;
+pub mod page;
 pub mod registries;
 pub mod schedule;
 pub mod state;
 pub mod tell;
 #[cfg(test)]
 mod tests;
+pub mod trial;

@@ -65,6 +65,17 @@ impl Registries {
             && before.credentials == loaded.credentials
     }
 
+    /// Asks a registry whether it can take changes, and whether it takes our credential for the
+    /// tenant's. Changes nothing.
+    ///
+    /// # Errors
+    /// If it does not, or does not answer.
+    pub async fn probe(&self, registry: usize) -> Result<(), ClientError> {
+        let client = &self.clients[registry];
+        client.health().await?;
+        client.instances(Some(&self.tenant)).await.map(drop)
+    }
+
     /// Makes a call.
     pub async fn call(self, call: Call) -> Outcome {
         let client = &self.clients[call.registry];

@@ -1,6 +1,8 @@
 //! The daemon against scripted registries and real endpoints.
 
+mod page;
 mod rotation;
+mod trial;
 
 use std::fs;
 use std::net::SocketAddr;
@@ -60,6 +62,7 @@ fn wanted(name: &str, endpoint: SocketAddr) -> Wanted {
             // A closed port is refused at once; a slow machine is no failure.
             timeout: LONG,
             failures: 2,
+            successes: 1,
         },
     }
 }
@@ -78,6 +81,7 @@ fn loaded(authority: &Authority, registries: &[&Scripted], wanted: Vec<Wanted>) 
             renew: RENEW,
             registries: registries.len(),
         },
+        admin: None,
         wanted,
         sources: Vec::new(),
     }

@@ -6,12 +6,14 @@ use anyhow::Context as _;
 use clap::Args;
 use daemon::logging::{self, LogFormat};
 use daemon::output;
+use serde::Serialize;
 
 use super::table::table;
 use super::{FAILED, OK};
 use crate::announce::daemon::serve;
 use crate::announce::load::load;
 use crate::announce::once::{Report, once};
+use crate::announce::trial::{Trial, try_out};
 use crate::registry::client::ClientRuntime;
 
 #[derive(Debug, Args)]
@@ -24,12 +26,17 @@ pub(super) struct AnnounceArgs {
         default_value = "/etc/gatehouse/registrar.yaml"
     )]
     config: PathBuf,
+    /// Announce nothing: make every check once, ask every registry for its health and whether it
+    /// takes the credential, print what was found, and end; with 1 unless all is well
+    #[arg(long, group = "single")]
+    check: bool,
     /// Check and announce a single time, print what happened, and end; with 1 unless every route is
-    /// announced. Nobody renews it: it goes after its time to live
-    #[arg(long)]
+    /// announced. It takes the place of what a registrar that runs in the same name has announced:
+    /// what is not healthy now is withdrawn. Nobody renews it: it goes after its time to live
+    #[arg(long, group = "single")]
     once: bool,
-    /// With --once: write JSON
-    #[arg(long, requires = "once")]
+    /// With --check or --once: write JSON
+    #[arg(long, requires = "single")]
     json: bool,
     /// How log lines are written; auto is text on a terminal and JSON elsewhere
     #[arg(long, value_enum, default_value_t)]
@@ -41,7 +48,8 @@ pub(super) struct AnnounceArgs {
 
 pub(super) fn announce(args: &AnnounceArgs) -> anyhow::Result<u8> {
     // What happens once is in the report.
-    let filter = args.log.as_deref().or(args.once.then_some("off"));
+    let single = args.once || args.check;
+    let filter = args.log.as_deref().or(single.then_some("off"));
     let logs = logging::start(args.log_format, filter, None)?;
     let result = run(args);
     logs.finish();
@@ -56,27 +64,68 @@ fn run(args: &AnnounceArgs) -> anyhow::Result<u8> {
             return Ok(FAILED);
         }
     };
-    if !args.once {
+    if !args.once && !args.check {
         return serve(&args.config, loaded).map(|()| OK);
     }
     let runtime = ClientRuntime::new().context("no runtime")?;
-    let report = runtime.block_on(once(&loaded));
-    output::print(&if args.json {
-        serde_json::to_string_pretty(&report)? + "\n"
+    let (ok, text) = if args.check {
+        let trial = runtime.block_on(try_out(&loaded));
+        (trial.ok, written(args, &trial, found)?)
     } else {
-        told(&report)
-    })?;
-    Ok(if report.ok { OK } else { FAILED })
+        let report = runtime.block_on(once(&loaded));
+        (report.ok, written(args, &report, told)?)
+    };
+    output::print(&text)?;
+    Ok(if ok { OK } else { FAILED })
+}
+
+fn written<T: Serialize>(
+    args: &AnnounceArgs,
+    value: &T,
+    for_people: fn(&T) -> String,
+) -> anyhow::Result<String> {
+    Ok(if args.json {
+        serde_json::to_string_pretty(value)? + "\n"
+    } else {
+        for_people(value)
+    })
+}
+
+fn yes_or_no(yes: bool) -> String {
+    if yes { "yes" } else { "no" }.to_owned()
+}
+
+fn found(trial: &Trial) -> String {
+    let routes = trial.routes.iter().map(|route| {
+        [
+            route.host.clone(),
+            route.endpoint.to_string(),
+            yes_or_no(route.healthy),
+            route.reason.clone().unwrap_or_default(),
+        ]
+    });
+    let registries = trial.registries.iter().map(|registry| {
+        [
+            registry.registry.clone(),
+            yes_or_no(registry.ok),
+            registry.reason.clone().unwrap_or_default(),
+        ]
+    });
+    let mut text = table(["HOST", "ENDPOINT", "HEALTHY", "WHY NOT"], routes);
+    text.push('\n');
+    text += &table(["REGISTRY", "READY", "WHY NOT"], registries);
+    let (tenant, instance) = (&trial.tenant, &trial.instance);
+    text += &format!("\nnothing was announced; it would be as {instance} of {tenant}\n");
+    text
 }
 
 fn told(report: &Report) -> String {
-    let word = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
     let rows = report.routes.iter().map(|route| {
         [
             route.host.clone(),
             route.endpoint.to_string(),
-            word(route.healthy),
-            word(route.announced),
+            yes_or_no(route.healthy),
+            yes_or_no(route.announced),
             route.reason.clone().unwrap_or_default(),
         ]
     });
@@ -102,6 +151,7 @@ fn told(report: &Report) -> String {
 mod tests {
     use super::*;
     use crate::announce::once::ReportedRoute;
+    use crate::announce::trial::{TriedRegistry, TriedRoute};
 
     #[test]
     fn a_report_tells_each_route_and_by_whom() {
@@ -134,5 +184,35 @@ failed: https://edge-1:443: closed
 announced as w1 of acme by https://edge-2:443, for 60 s
 ";
         assert_eq!(told(&report), expected);
+    }
+
+    #[test]
+    fn a_trial_tells_of_each_route_and_registry() {
+        let trial = Trial {
+            ok: false,
+            tenant: "acme".into(),
+            instance: "w1".into(),
+            routes: vec![TriedRoute {
+                host: "a.example.org".into(),
+                endpoint: "10.0.7.21:443".parse().unwrap(),
+                healthy: true,
+                reason: None,
+            }],
+            registries: vec![TriedRegistry {
+                registry: "https://edge-1:8444".into(),
+                ok: false,
+                reason: Some("closed".into()),
+            }],
+        };
+        let expected = "\
+HOST           ENDPOINT       HEALTHY  WHY NOT
+a.example.org  10.0.7.21:443  yes
+
+REGISTRY             READY  WHY NOT
+https://edge-1:8444  no     closed
+
+nothing was announced; it would be as w1 of acme
+";
+        assert_eq!(found(&trial), expected);
     }
 }

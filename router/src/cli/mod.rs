@@ -97,7 +97,7 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// Announce an instance's routes to the route registry while they are healthy: the registrar
     ///
-    /// Checks each route, announces at once what is healthy, renews it, withdraws at once what is not.
+    /// Checks each route, announces what is healthy, renews it, and withdraws what has failed its check `failures` times in a row.
     /// Tries every registry. Reloads on SIGHUP and when a file changes; a file that is refused changes
     /// nothing and is logged with the reason. SIGTERM and SIGINT withdraw everything.
     Announce(announce::AnnounceArgs),
@@ -173,6 +173,7 @@ mod tests {
             &["router", "run", "--log-format", "xml"],
             &["router", "explain", "a.example", "--client", "here"],
             &["router", "announce", "--json"],
+            &["router", "announce", "--check", "--once"],
             &["router", "registry", "route"],
             &["router", "registry", "route", "get", "a..b"],
             &["router", "registry", "route", "add", "a.example.org"],
@@ -219,6 +220,6 @@ mod tests {
             Cli::try_parse_from(std::iter::once("router").chain(words)).unwrap();
             count += 1;
         }
-        assert_eq!(count, 13);
+        assert_eq!(count, 15);
     }
 }

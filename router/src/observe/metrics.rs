@@ -5,6 +5,7 @@
 //! the shards when somebody asks, in the Prometheus text format (version 0.0.4).
 
 mod control;
+mod registrar;
 mod registry;
 #[cfg(test)]
 mod tests;
@@ -13,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use control::{ControlMetrics, RegistrySize, SnapshotSize};
+pub use registrar::{RegistrarMetrics, RouteNumbers};
 pub use registry::{ApiMetrics, EtcdMetrics, FollowMetrics};
 
 pub use super::counters::{Counter, Gauge, Histogram, Reasons};

@@ -34,6 +34,7 @@ pub use error::{ClientError, Problem};
 pub use events::ServerEvent;
 pub use runtime::ClientRuntime;
 
+use super::api::stale::STALE;
 pub(crate) use connection::told;
 use connection::{Connection, Known, Question};
 use events::EventParser;
@@ -54,6 +55,8 @@ pub struct Client {
     /// A connection that nobody uses at the moment.
     kept: Mutex<Option<Connection>>,
     known: Known,
+    /// Of the last answer: for how many seconds the registry has been without its store.
+    stale: Mutex<Option<u64>>,
 }
 
 /// A success.
@@ -83,6 +86,7 @@ impl Client {
             credentials: credentials.into(),
             kept: Mutex::new(None),
             known: Known::default(),
+            stale: Mutex::default(),
         }
     }
 
@@ -96,6 +100,13 @@ impl Client {
     /// still there.
     pub fn remember(&self, earlier: &Self) {
         self.known.set(earlier.known.get());
+    }
+
+    /// For how many seconds the registry had been without its store when it answered last: what it
+    /// told may be out of date. `None` if it was not.
+    #[must_use]
+    pub fn stale(&self) -> Option<u64> {
+        *self.stale.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks and reads the whole answer within `deadline`.
@@ -140,6 +151,9 @@ impl Client {
     ) -> Result<Answer, ClientError> {
         let (head, body) = response.into_parts();
         let body = self.read(body, limit).await?;
+        let stale = head.headers.get(STALE);
+        let stale = stale.and_then(|value| value.to_str().ok()?.parse().ok());
+        *self.stale.lock().unwrap_or_else(PoisonError::into_inner) = stale;
         if connection.is_usable() {
             *self.lock() = Some(connection);
         }

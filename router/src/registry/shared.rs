@@ -1,8 +1,8 @@
 //! What the API and the follower share: the store, and the view of it.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -24,6 +24,8 @@ pub struct RouteRegistry {
     view: Mutex<View>,
     followed: watch::Sender<Revision>,
     reachable: watch::Sender<bool>,
+    /// When the store was in reach last; for one that never was, when this began.
+    lost_at: Mutex<Instant>,
     listed: AtomicBool,
     knows_routes: watch::Sender<bool>,
 }
@@ -38,6 +40,7 @@ impl RouteRegistry {
             view: Mutex::default(),
             followed: watch::channel(Revision::default()).0,
             reachable: watch::channel(false).0,
+            lost_at: Mutex::new(Instant::now()),
             listed: AtomicBool::new(false),
             knows_routes: watch::channel(false).0,
         }
@@ -56,6 +59,17 @@ impl RouteRegistry {
     /// Whether the store answered last, and is the one that it should be.
     pub fn is_reachable(&self) -> bool {
         *self.reachable.borrow()
+    }
+
+    /// Tells whether the store is reachable, again and again.
+    pub fn reach(&self) -> watch::Receiver<bool> {
+        self.reachable.subscribe()
+    }
+
+    /// For how long the store has been out of reach, and with it what the view may have missed.
+    pub fn stale_for(&self) -> Option<Duration> {
+        let lost_at = *self.lost_at.lock().unwrap_or_else(PoisonError::into_inner);
+        (!self.is_reachable()).then(|| lost_at.elapsed())
     }
 
     /// Waits until the store is reachable.
@@ -114,6 +128,9 @@ impl RouteRegistry {
 
     /// Whether it was the other before.
     pub(super) fn set_reachable(&self, reachable: bool) -> bool {
+        if !reachable && self.is_reachable() {
+            *self.lost_at.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        }
         self.reachable
             .send_if_modified(|before| std::mem::replace(before, reachable) != reachable)
     }

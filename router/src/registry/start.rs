@@ -17,6 +17,7 @@ use std::time::{Duration, SystemTime};
 use config::router::{RegistryConfig, RegistryStore};
 
 use super::api::{Api, app};
+use super::change::sweep::sweep;
 use super::follow::{Follower, Publish};
 use super::memory::Memory;
 use super::record::TicketSecrets;
@@ -160,7 +161,7 @@ async fn run(
             upkeep::keep(etcd, etcd_config.compaction, &upkept).await;
         }
     };
-    tokio::join!(told, rotating, upkeep, follower.run());
+    tokio::join!(told, rotating, upkeep, sweep(&registry), follower.run());
 }
 
 /// Hands what the follower finds to whoever serves it.

@@ -10,6 +10,8 @@ mod certificates;
 mod directory;
 mod entry;
 mod error;
+#[cfg(test)]
+pub(crate) mod pki;
 mod policy;
 #[cfg(test)]
 mod tests;

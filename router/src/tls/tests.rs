@@ -3,7 +3,7 @@
 mod certificates;
 mod clients;
 mod handshake;
-mod pki;
+mod pairs;
 mod reload;
 mod resumption;
 mod tickets;

@@ -139,6 +139,15 @@ impl Door {
         std::fs::remove_dir_all(self.folder.join("state")).context("the state folder")
     }
 
+    /// What it keeps of the registry's routes for its next start.
+    ///
+    /// # Errors
+    /// If there is nothing.
+    pub fn remembered(&self) -> Result<String> {
+        let file = self.folder.join("state/last-known-routes.jsonl");
+        std::fs::read_to_string(file).context("what it remembers")
+    }
+
     /// What it tells who asks whether it is ready: status and text.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 mod clocks;
 mod hosts;
 mod lapses;
+mod power;
 mod rivals;
 mod store;
 

@@ -14,10 +14,8 @@ use tokio_rustls::TlsConnector;
 use super::CheckError;
 use crate::registry::client::told;
 use crate::tls::{ClientConfigs, Trust};
+use crate::upstream::health::{HEAD_BYTES, answer};
 use crate::upstream::named::connect;
-
-/// Bytes that the head of an answer may have; its body is not read.
-const HEAD_BYTES: usize = 32 << 10;
 
 /// Asks for a URL.
 ///
@@ -66,7 +64,7 @@ pub(super) async fn get(url: &str, within: Duration) -> Result<(), CheckError> {
     }
 }
 
-/// Drives the connection until the head of the answer is there.
+/// The status of the answer, whose body is not read.
 async fn ask(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     request: Request<Empty<Bytes>>,
@@ -75,13 +73,5 @@ async fn ask(
         .max_buf_size(HEAD_BYTES)
         .handshake(TokioIo::new(stream))
         .await?;
-    let response = sender.send_request(request);
-    tokio::pin!(response, connection);
-    tokio::select! {
-        biased;
-        response = &mut response => return Ok(response?.status()),
-        ended = &mut connection => ended?,
-    }
-    // The connection is over; what it had to say has been handed on.
-    Ok(response.await?.status())
+    answer(sender.send_request(request), connection).await
 }

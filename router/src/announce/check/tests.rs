@@ -20,6 +20,7 @@ async fn once(probe: Probe, endpoint: SocketAddr, timeout: Duration) -> Result<(
         interval: LONG,
         timeout,
         failures: 1,
+        successes: 1,
     };
     check(&wanted, endpoint).await
 }
@@ -219,6 +220,7 @@ async fn whoever_stops_checking_kills_the_script() {
         interval: LONG,
         timeout: LONG,
         failures: 1,
+        successes: 1,
     };
     let checking = tokio::spawn(async move { repeat(&wanted, anywhere(), |_| {}).await });
     let begun = Instant::now();
@@ -240,6 +242,7 @@ async fn checks_are_repeated_at_their_interval() {
         interval: Duration::from_millis(50),
         timeout: Duration::from_millis(50),
         failures: 1,
+        successes: 1,
     };
     let begun = Instant::now();
     let (results, mut seen) = tokio::sync::mpsc::unbounded_channel();

@@ -91,7 +91,7 @@ impl Routes {
             return false;
         };
         let before = route.health;
-        route.health = before.after(success, route.wanted.check.failures);
+        route.health = before.after(success, &route.wanted.check);
         before == Health::Unknown || before.is_healthy() != route.health.is_healthy()
     }
 

@@ -19,6 +19,7 @@ pub(super) fn wanted(route: usize) -> Wanted {
             interval: Duration::from_secs(5),
             timeout: Duration::from_secs(2),
             failures: 1,
+            successes: 1,
         },
     }
 }

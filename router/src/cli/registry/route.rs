@@ -52,6 +52,9 @@ pub(super) struct ListArgs {
 pub(super) struct GetArgs {
     /// A name, or a star and a suffix: *.example.org, *-7.example.org
     host: HostMatch,
+    /// Only if this tenant holds it
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    tenant: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -110,6 +113,9 @@ pub(super) struct AddArgs {
 pub(super) struct DeleteArgs {
     /// A name, or a star and a suffix
     host: HostMatch,
+    /// Only if this tenant holds it; anybody's otherwise, for an operator
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    tenant: Option<String>,
     /// Only if the route is still this version, as `get` and `add` tell it
     #[arg(long, value_name = "VERSION")]
     if_match: Option<String>,
@@ -139,14 +145,19 @@ pub(super) fn run(command: &RouteCommand, connection: &ConnectionArgs) -> anyhow
         }
         RouteCommand::Get(args) => {
             let host = args.host.to_string();
-            let found = session.ask(async |client| client.route(&host).await)?;
+            let found =
+                session.ask(async |client| client.route(&host, args.tenant.as_deref()).await)?;
             session.print(&versioned(&found), || shown(&found))?;
         }
         RouteCommand::Add(args) => add(args, &session)?,
         RouteCommand::Delete(args) => {
             let host = args.host.to_string();
             let precondition = precondition(args.if_match.as_ref(), false);
-            session.ask(async |client| client.delete_route(&host, &precondition).await)?;
+            session.ask(async |client| {
+                client
+                    .delete_route(&host, args.tenant.as_deref(), &precondition)
+                    .await
+            })?;
             session.print(&json!({"deleted": host}), || format!("{host} is deleted\n"))?;
         }
         RouteCommand::Watch(args) => return watch(args, &session),
@@ -207,7 +218,7 @@ pub(super) fn spec(args: &AddArgs) -> anyhow::Result<RouteSpec> {
     })
 }
 
-fn precondition(version: Option<&String>, new: bool) -> Precondition {
+pub(super) fn precondition(version: Option<&String>, new: bool) -> Precondition {
     match version {
         Some(version) if version == "*" => Precondition::Match(version.clone()),
         Some(version) => Precondition::Match(format!("\"{version}\"")),

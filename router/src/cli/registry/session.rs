@@ -9,7 +9,7 @@ use daemon::output;
 use serde::Serialize;
 
 use super::ConnectionArgs;
-use crate::registry::client::{Client, ClientError, ClientRuntime, Credentials, Proof};
+use crate::registry::client::{Address, Client, ClientError, ClientRuntime, Credentials, Proof};
 
 /// clients of every registry, and a runtime for them.
 pub(super) struct Session {
@@ -65,7 +65,12 @@ impl Session {
             let mut failures = String::new();
             for client in &self.clients {
                 match question(client).await {
-                    Ok(answer) => return Ok(answer),
+                    Ok(answer) => {
+                        if let Some(seconds) = client.stale() {
+                            output::complain(&stale(client.address(), seconds));
+                        }
+                        return Ok(answer);
+                    }
                     Err(error) => {
                         let separator = if failures.is_empty() { "" } else { "; " };
                         // Writing to a String cannot fail.
@@ -97,6 +102,14 @@ impl Session {
     pub(super) fn is_json(&self) -> bool {
         self.json
     }
+}
+
+/// The warning that a registry's answers may be out of date.
+pub(super) fn stale(address: &Address, seconds: u64) -> String {
+    format!(
+        "router: {address} has not reached its store for {seconds} s: what it tells may be out of \
+         date\n"
+    )
 }
 
 /// Reads a duration of whole seconds.

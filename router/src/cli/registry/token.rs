@@ -26,11 +26,12 @@ pub(super) enum TokenCommand {
     /// goes into the file that `registry.api.operators` of router.yaml names.
     Create(CreateArgs),
     /// List tenants' tokens, without their secrets
-    List,
+    List(ListArgs),
     /// Make a tenant's token invalid
     ///
-    /// What was announced with it stays until its time is up. An operator's is revoked by deleting
-    /// its line from the operators' file.
+    /// What was announced or put with it stays until its time is up, unless --withdraw takes it away
+    /// as well. An operator's is revoked by deleting its line from the operators' file; --withdraw
+    /// with its id takes away what was made with it.
     Revoke(RevokeArgs),
 }
 
@@ -72,9 +73,20 @@ pub(super) struct CreateArgs {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    /// Only this tenant's
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    tenant: Option<String>,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct RevokeArgs {
     /// As `list` shows it
     id: String,
+    /// Withdraw at once whatever instances announced with it last, and delete the routes that were
+    /// put with it
+    #[arg(long)]
+    withdraw: bool,
 }
 
 pub(super) fn run(command: &TokenCommand, connection: &ConnectionArgs) -> anyhow::Result<u8> {
@@ -87,16 +99,25 @@ pub(super) fn run(command: &TokenCommand, connection: &ConnectionArgs) -> anyhow
             }
             _ => create(args, connection)?,
         },
-        TokenCommand::List => {
+        TokenCommand::List(args) => {
             let session = Session::open(connection)?;
-            let tokens = session.ask(async |client| client.tokens().await)?;
-            session.print(&tokens.tokens, || listed(&tokens.tokens))?;
+            let tenant = args.tenant.as_deref();
+            let tokens = session.ask(async |client| client.tokens(tenant).await)?;
+            session.print(&tokens, || listed(&tokens))?;
         }
         TokenCommand::Revoke(args) => {
             let session = Session::open(connection)?;
-            session.ask(async |client| client.revoke_token(&args.id).await)?;
-            let id = &args.id;
-            session.print(&json!({"revoked": id}), || format!("{id} is revoked\n"))?;
+            let (id, withdraw) = (&args.id, args.withdraw);
+            let revoked = session.ask(async |client| client.revoke_token(id, withdraw).await)?;
+            let (instances, routes) = (revoked.instances, revoked.routes);
+            let told = json!({"revoked": id, "instances": instances, "routes": routes});
+            session.print(&told, || {
+                if withdraw {
+                    format!("{id} is revoked; withdrawn with it: {instances} instances, {routes} routes that were put\n")
+                } else {
+                    format!("{id} is revoked\n")
+                }
+            })?;
         }
     }
     Ok(OK)

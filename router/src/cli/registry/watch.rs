@@ -8,7 +8,7 @@ use daemon::output;
 use serde_json::{Value, json};
 
 use super::route::{addresses, spoken};
-use super::session::{Session, name};
+use super::session::{Session, name, stale};
 use crate::announce::schedule::pause;
 use crate::cli::OK;
 use crate::registry::api::types::Route;
@@ -46,6 +46,10 @@ pub(super) fn watch(args: &WatchArgs, session: &Session) -> anyhow::Result<u8> {
                             Ok(None) => break End::Stream(None),
                             Err(error) => break End::Stream(Some(error)),
                         };
+                        if event.kind == "stale" {
+                            let seconds = seconds(&event.data);
+                            output::complain(&stale(client.address(), seconds));
+                        }
                         if !write(&told(&event, session.is_json()))? {
                             break End::Reader;
                         }
@@ -72,6 +76,12 @@ pub(super) fn watch(args: &WatchArgs, session: &Session) -> anyhow::Result<u8> {
         }
         unreachable!("there is a registry, or the session would not be open")
     })
+}
+
+/// What an event `stale` says.
+fn seconds(data: &str) -> u64 {
+    let data: Value = serde_json::from_str(data).unwrap_or(Value::Null);
+    data["seconds"].as_u64().unwrap_or_default()
 }
 
 /// Writes a line; tells whether anybody reads.

@@ -114,7 +114,8 @@ impl ApiMetrics {
         self.connections_open.fetch_sub(1, Relaxed);
     }
 
-    /// A connection was closed at once because there were too many.
+    /// A connection was closed because there were too many: a new one at once, or one without a
+    /// credential for a new one.
     pub fn connection_over_limit(&self) {
         self.connections_over_limit.fetch_add(1, Relaxed);
     }
@@ -202,7 +203,7 @@ pub(super) fn render_api(page: &mut Page, api: &ApiMetrics) {
     );
     page.counter(
         "router_registry_connections_over_limit_total",
-        "Connections to the registry's API closed at once because there were too many.",
+        "Connections to the registry's API closed because there were too many.",
         load(&api.connections_over_limit),
     );
     page.counter(

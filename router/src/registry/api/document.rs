@@ -3,6 +3,8 @@
 
 use serde_json::{Value, json};
 
+use super::OPEN_PATHS;
+
 /// A tenant's or an instance's name.
 const LABEL: &str = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$";
 /// A name, or a star and a suffix of at least two labels. The last label is no number.
@@ -34,8 +36,26 @@ const ITEMS: [(&str, &str, &str); 2] = [
     ("ZoneSpec", "addresses", RANGE),
 ];
 
+/// What [`super::stale`] adds to answers.
+fn mark_stale(document: &mut Value) {
+    let paths = document["paths"].as_object_mut().into_iter().flatten();
+    let of_view = paths.filter(|(path, _)| !OPEN_PATHS.contains(&path.as_str()));
+    let answers =
+        of_view.filter_map(|(_, calls)| calls.get_mut("get")?["responses"].as_object_mut());
+    for (status, answer) in answers.flatten() {
+        if ["200", "304"].contains(&status.as_str()) {
+            answer["headers"]["Gatehouse-Stale"] = json!({
+                "description": "Seconds for which the registry's store has been out of reach: \
+                    what is answered may be out of date. Absent while it is in reach",
+                "schema": {"type": "integer", "minimum": 0},
+            });
+        }
+    }
+}
+
 /// Adds them.
 pub(super) fn refine(document: &mut Value) {
+    mark_stale(document);
     let paths = document["paths"].as_object_mut().into_iter().flatten();
     let calls = paths.flat_map(|(_, methods)| methods.as_object_mut().into_iter().flatten());
     let parameters = calls.filter_map(|(_, call)| call.get_mut("parameters")?.as_array_mut());

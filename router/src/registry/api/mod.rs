@@ -4,6 +4,7 @@
 //! ([`change`](crate::registry::change)), and answers; who calls was found out before it
 //! ([`auth`](crate::registry::auth)). The OpenAPI document is made of the handlers themselves.
 
+mod conditions;
 mod document;
 pub mod extract;
 mod health;
@@ -12,6 +13,7 @@ mod pages;
 pub mod problem;
 mod responses;
 mod routes;
+pub mod stale;
 mod tokens;
 pub mod types;
 mod valid;
@@ -23,7 +25,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::middleware::map_response_with_state;
+use axum::middleware::{from_fn_with_state, map_response_with_state};
 use axum::response::Response;
 use axum::routing::get;
 use utoipa::OpenApi;
@@ -62,6 +64,7 @@ pub fn app(api: Arc<Api>) -> Router {
             "/v1/openapi.json",
             get(move |_: extract::NoQuery| std::future::ready((json, document.clone()))),
         )
+        .layer(from_fn_with_state(Arc::clone(&api), stale::mark))
         .layer(map_response_with_state(Arc::clone(&api), once_seen))
         .with_state(api)
 }
@@ -125,7 +128,7 @@ fn parts() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(instances::list))
         .routes(routes!(instances::put, instances::delete))
         .routes(routes!(zones::list))
-        .routes(routes!(zones::put, zones::delete))
+        .routes(routes!(zones::get, zones::put, zones::delete))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke))
         .routes(routes!(health::health))

@@ -17,7 +17,7 @@ use super::extract::{Json, Path, Query};
 use super::pages::Page;
 use super::problem::{Problem, reason};
 use super::responses::{Always, ForConditions, ForNames};
-use super::types::{ListQuery, Route, RouteSpec, Routes, TenantQuery};
+use super::types::{HolderQuery, ListQuery, Route, RouteSpec, Routes, TenantQuery};
 use super::valid;
 use crate::registry::auth::Caller;
 use crate::registry::auth::audit::Change;
@@ -107,21 +107,32 @@ fn slice(
 
 /// Shows a route
 #[utoipa::path(get, path = "/v1/routes/{host}", tag = "routes",
-    params(("host" = String, Path, description = "A name, or a star and a suffix", example = "www.acme.example.org")),
-    responses((status = 200, body = Route, headers(("ETag" = String))), ForNames, Always))]
+    params(("host" = String, Path, description = "A name, or a star and a suffix", example = "www.acme.example.org"), HolderQuery,
+        ("If-None-Match" = Option<String>, Header, description = "The `ETag` that is known: nothing is sent while the route is still that one")),
+    responses((status = 200, body = Route, headers(("ETag" = String))),
+        (status = 304, description = "Still the one that If-None-Match names", headers(("ETag" = String))),
+        ForNames, Always))]
 pub(super) async fn get(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Path(host): Path<String>,
+    Query(query): Query<HolderQuery>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let host = valid::host(&host)?;
+    let tenant = valid::limited_to(&caller, query.tenant.as_deref())?;
     let view = api.registry.view();
     let sources = view.sources(&host);
-    let visible = |route: &Route| caller.tenant().is_none_or(|own| **own == *route.tenant);
+    let visible = |route: &Route| tenant.is_none_or(|tenant| *tenant == *route.tenant);
     // What another tenant holds looks like what nobody holds.
     match represent(&host, sources).filter(visible) {
+        Some(_) if is_known(&headers, &etag(sources)) => {
+            let mut response = StatusCode::NOT_MODIFIED.into_response();
+            tag(&mut response, &etag(sources));
+            Ok(response)
+        }
         Some(mut route) => {
-            route.authorities = authorities(sources);
+            route.authorities = authorities(sources, &route.tenant);
             Ok(answer(StatusCode::OK, Some(&etag(sources)), route))
         }
         None => Err(Problem::not_found(format!("there is no route {host}"))),
@@ -158,7 +169,8 @@ pub(super) async fn put(
             return Err(Problem::malformed(detail));
         }
     };
-    let source = valid::route(&host, spec)?;
+    let mut source = valid::route(&host, spec)?;
+    source.credential = Some((*caller.id).into());
     let endpoints = source.endpoints.clone();
     let request = PutRoute {
         tenant: &tenant,
@@ -192,16 +204,18 @@ pub(super) async fn put(
 /// What instances announce for the name stays until they withdraw it.
 #[utoipa::path(delete, path = "/v1/routes/{host}", tag = "routes",
     params(("host" = String, Path, description = "A name, or a star and a suffix", example = "www.acme.example.org"),
+        HolderQuery,
         ("If-Match" = Option<String>, Header, description = "Only if the route is still this one")),
     responses((status = 204, description = "Gone"), ForNames, ForConditions, Always))]
 pub(super) async fn delete(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Path(host): Path<String>,
+    Query(query): Query<HolderQuery>,
     headers: HeaderMap,
 ) -> Result<(StatusCode, Extension<Change>), Problem> {
     let host = valid::host(&host)?;
-    let tenant = caller.tenant().map(|own| &**own);
+    let tenant = valid::limited_to(&caller, query.tenant.as_deref())?;
     let expect = expectation(&headers)?;
     let (revision, holder) = change::delete_route(&api.registry, tenant, &host, &expect).await?;
     let change = Change {
@@ -215,10 +229,10 @@ pub(super) async fn delete(
 }
 
 /// The authorities of sources by their digests, each once.
-fn authorities(sources: &[Source]) -> BTreeMap<String, String> {
+fn authorities(sources: &[Source], tenant: &str) -> BTreeMap<String, String> {
     let mut shown = BTreeMap::new();
     let mut bytes = 0;
-    for source in sources {
+    for source in sources.iter().filter(|it| *it.tenant == *tenant) {
         if let (Some(ca), Some(Trust::CaPem(pem))) =
             (&source.ca, source.tls.as_deref().map(|tls| &tls.trust))
             && bytes + pem.len() <= MOST_AUTHORITIES
@@ -232,14 +246,29 @@ fn authorities(sources: &[Source]) -> BTreeMap<String, String> {
 
 fn answer(status: StatusCode, etag: Option<&str>, route: Route) -> Response {
     let mut response = (status, Json(route)).into_response();
-    if let Some(etag) = etag.and_then(|etag| HeaderValue::from_str(etag).ok()) {
-        response.headers_mut().insert(ETAG, etag);
+    if let Some(etag) = etag {
+        tag(&mut response, etag);
     }
     response
 }
 
+fn tag(response: &mut Response, etag: &str) {
+    if let Ok(etag) = HeaderValue::from_str(etag) {
+        response.headers_mut().insert(ETAG, etag);
+    }
+}
+
+/// Whether `If-None-Match` names a tag. Weak ones match as well (RFC 9110, section 13.1.2); what
+/// cannot be read names none.
+fn is_known(headers: &HeaderMap, etag: &str) -> bool {
+    let values = headers.get_all(IF_NONE_MATCH).iter();
+    let tags = values.filter_map(|value| value.to_str().ok());
+    let mut tags = tags.flat_map(|value| value.split(',')).map(str::trim);
+    tags.any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
+}
+
 /// What `If-Match` and `If-None-Match` ask for. Weak tags never match (RFC 9110, section 8.8.3.2).
-fn expectation(headers: &HeaderMap) -> Result<Expect, Problem> {
+pub(super) fn expectation(headers: &HeaderMap) -> Result<Expect, Problem> {
     let read = |name| -> Result<Option<String>, Problem> {
         let mut values = Vec::new();
         for value in headers.get_all(&name) {

@@ -6,6 +6,8 @@
 //! gone   {"host"}     there is none any more
 //! reset  {}           what was known before is void: everything follows anew
 //! synced {}           everything up to `id` has been told
+//! stale  {"seconds"}  for so long the store has been out of reach: changes may not be known here
+//! fresh  {}           it is in reach again, and what changed meanwhile follows
 //! ```
 //!
 //! An `id` is the revision up to which everything has been told with this event: the last one of a
@@ -43,7 +45,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// `Last-Event-ID` resumes; what is no longer remembered begins with `reset`.
 #[utoipa::path(get, path = "/v1/watch", tag = "routes",
     params(WatchQuery, ("Last-Event-ID" = Option<String>, Header, description = "The last `id` that was seen")),
-    responses((status = 200, description = "Events `route`, `gone`, `reset` and `synced`", body = String, content_type = "text/event-stream"), Always))]
+    responses((status = 200, description = "Events `route`, `gone`, `reset`, `synced`, `stale` and `fresh`", body = String, content_type = "text/event-stream"), Always))]
 pub(super) async fn watch(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
@@ -73,9 +75,24 @@ fn stream(
 ) -> impl Stream<Item = Result<Event, Infallible>> {
     let (events, receiver) = tokio::sync::mpsc::channel(16);
     let mut followed = registry.subscribe();
+    let mut reach = registry.reach();
+    let mut told_stale = false;
     // Ends when the client does: sending fails then. A closed channel is noticed between changes.
     tokio::spawn(async move {
         loop {
+            if *reach.borrow_and_update() == told_stale {
+                told_stale = !told_stale;
+                let seconds = registry.stale_for().unwrap_or_default().as_secs();
+                let event = match told_stale {
+                    true => Event::default()
+                        .event("stale")
+                        .data(format!("{{\"seconds\":{seconds}}}")),
+                    false => Event::default().event("fresh").data("{}"),
+                };
+                if events.send(Ok(event)).await.is_err() {
+                    return;
+                }
+            }
             followed.mark_unchanged();
             // The view is not locked while the client takes what is told.
             let step = follower.step(&registry.view());
@@ -90,6 +107,7 @@ fn stream(
             tokio::select! {
                 () = events.closed() => return,
                 changed = followed.changed() => if changed.is_err() { return },
+                changed = reach.changed() => if changed.is_err() { return },
             }
         }
     });

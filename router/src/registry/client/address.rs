@@ -6,7 +6,7 @@ use std::str::FromStr;
 use http::Uri;
 use rustls::pki_types::ServerName;
 
-/// The address of one registry: `https://edge-1.example.org:9443`.
+/// The address of one registry: `https://edge-1.example.org:8444`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     /// Without brackets.
@@ -18,7 +18,7 @@ pub struct Address {
 /// Why a text is no address of a registry.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{text:?} is no address of a registry ({reason}); write for example https://edge-1.example.org:9443"
+    "{text:?} is no address of a registry ({reason}); write for example https://edge-1.example.org:8444"
 )]
 pub struct InvalidAddress {
     text: String,
@@ -105,14 +105,14 @@ mod tests {
     fn names_and_addresses_with_and_without_a_port() {
         for (text, shown, host) in [
             (
-                "https://Edge-1.example.org:9443",
-                "https://edge-1.example.org:9443",
+                "https://Edge-1.example.org:8444",
+                "https://edge-1.example.org:8444",
                 "edge-1.example.org",
             ),
             ("https://10.0.0.1/", "https://10.0.0.1:443", "10.0.0.1"),
             (
-                "https://[fd00::1]:9443",
-                "https://[fd00::1]:9443",
+                "https://[fd00::1]:8444",
+                "https://[fd00::1]:8444",
                 "fd00::1",
             ),
         ] {
@@ -128,7 +128,7 @@ mod tests {
     fn what_is_no_address_is_refused_with_the_reason() {
         for (text, reason) in [
             ("http://a.example", "https://"),
-            ("edge-1.example.org:9443", "https://"),
+            ("edge-1.example.org:8444", "https://"),
             ("https://", "no URL"),
             ("https://a.example/v1", "a path"),
             ("https://a.example/?x", "a path"),

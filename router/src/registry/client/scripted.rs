@@ -15,9 +15,8 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tempfile::TempDir;
@@ -27,6 +26,7 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use super::{Client, Credentials, Proof};
+use crate::tls::pki::{self, Pair};
 
 /// A tenant's token, one for each number.
 pub(crate) fn token(number: u8) -> String {
@@ -35,34 +35,20 @@ pub(crate) fn token(number: u8) -> String {
 
 /// A throw-away authority, and what it signed, in a folder.
 pub(crate) struct Authority {
-    issuer: Issuer<'static, KeyPair>,
+    authority: pki::Authority,
     pub(crate) folder: TempDir,
 }
 
 impl Authority {
     pub(crate) fn new() -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = pki::Authority::new("throw-away");
         let folder = tempfile::tempdir().unwrap();
-        let pem = params.self_signed(&key).unwrap().pem();
-        fs::write(folder.path().join("ca.pem"), pem).unwrap();
-        Self {
-            issuer: Issuer::new(params, key),
-            folder,
-        }
+        fs::write(folder.path().join("ca.pem"), &authority.pem).unwrap();
+        Self { authority, folder }
     }
 
     pub(crate) fn ca(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
-    }
-
-    /// A chain and a key for a name, in PEM.
-    pub(crate) fn sign(&self, name: &str) -> (String, String) {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new([name.to_owned()]).unwrap();
-        let chain = params.signed_by(&key, &self.issuer).unwrap();
-        (chain.pem(), key.serialize_pem())
     }
 
     /// Writes a file that is for its owner alone.
@@ -83,7 +69,7 @@ impl Authority {
 
     /// Credentials of a client with a certificate.
     pub(crate) fn certificate(&self) -> Credentials {
-        let (chain, key) = self.sign("client");
+        let Pair { chain, key } = self.authority.client(&[]);
         let certificate = self.folder.path().join("client.crt");
         fs::write(&certificate, chain).unwrap();
         let key = self.secret("client.key", &key);
@@ -181,7 +167,7 @@ impl Scripted {
         authority: &Authority,
         script: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
     ) -> Self {
-        let (chain, key) = authority.sign(name);
+        let (chain, key) = authority.authority.server(name).der();
         let mut roots = RootCertStore::empty();
         roots
             .add(CertificateDer::from_pem_file(authority.ca()).unwrap())
@@ -191,15 +177,11 @@ impl Scripted {
             .allow_unauthenticated()
             .build()
             .unwrap();
-        let chain = CertificateDer::from_pem_slice(chain.as_bytes()).unwrap();
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_client_cert_verifier(clients)
-            .with_single_cert(
-                vec![chain],
-                PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
-            )
+            .with_single_cert(chain, key)
             .unwrap();
         let mut scripted = Self {
             address: "127.0.0.1:0".parse().unwrap(),

@@ -164,9 +164,9 @@ async fn only_what_does_no_harm_is_asked_twice() {
     })
     .await;
     let client = registry.client(authority.token());
-    client.route("a.example.org").await.unwrap();
+    client.route("a.example.org", None).await.unwrap();
     // Repeated on a second connection.
-    client.route("a.example.org").await.unwrap();
+    client.route("a.example.org", None).await.unwrap();
     assert_eq!(registry.seen().len(), 3);
     let spec = crate::registry::api::types::TokenSpec {
         tenant: "acme".into(),
@@ -235,6 +235,28 @@ async fn refusals_say_why_and_when_to_come_back() {
     assert_eq!(problem.reason.as_deref(), Some("store-unreachable"));
     assert_eq!(problem.retry_after, Some(Duration::from_secs(5)));
     assert!(error.is_worth_another_registry());
+}
+
+#[tokio::test]
+async fn a_registry_without_its_store_is_told_of_by_its_last_answer() {
+    let authority = Authority::new();
+    let registry = Scripted::start(&authority, |seen| {
+        let answer = Reply::json(200, &route());
+        match seen.path.ends_with("/b.example.org") {
+            true => answer.with("gatehouse-stale", "17"),
+            false => answer,
+        }
+    })
+    .await;
+    let client = registry.client(authority.token());
+    for (host, stale) in [
+        ("a.example.org", None),
+        ("b.example.org", Some(17)),
+        ("a.example.org", None),
+    ] {
+        client.route(host, None).await.unwrap();
+        assert_eq!(client.stale(), stale);
+    }
 }
 
 #[tokio::test]

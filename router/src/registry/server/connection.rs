@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::body::Body;
-use http::{Request, Response};
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response, StatusCode, Version};
 use http_body_util::Limited;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -14,7 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustls::Error::InvalidCertificate;
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -22,10 +23,11 @@ use tower::ServiceExt as _;
 
 use super::activity::{Activity, OpenRequest, Verdict};
 use super::body::AnswerBody;
+use super::places::Place;
 use super::stream::Patient;
 use super::{ApiOptions, Shared};
 use crate::registry::auth::certificate::identify;
-use crate::registry::auth::guard::{Held, Peer};
+use crate::registry::auth::guard::{Held, OnKnown, Peer};
 use crate::registry::auth::limits::Demand;
 use crate::registry::auth::standing::Standing;
 use crate::worker::Order;
@@ -47,7 +49,12 @@ const STREAM_WINDOW: u32 = 64 << 10;
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Serves one connection until it ends.
-pub(super) async fn serve(tcp: TcpStream, address: SocketAddr, shared: Arc<Shared>) {
+pub(super) async fn serve(
+    tcp: TcpStream,
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    place: Arc<Place>,
+) {
     // From before the handshake, so that no change is missed.
     let mut authorities = shared.tls.authorities();
     let accepting = TlsAcceptor::from(shared.tls.config()).accept(tcp);
@@ -58,12 +65,33 @@ pub(super) async fn serve(tcp: TcpStream, address: SocketAddr, shared: Arc<Share
     };
     let (peer, http2) = meet(&stream, address);
     let trusted = peer.certificate.is_some();
+    if matches!(peer.certificate, Some(Ok(_))) {
+        place.is_known();
+    }
     let activity = Activity::new();
     let (ending, ended) = watch::channel(false);
-    let service = service_fn(|request| {
+    // Whoever is refused as nobody gets no second request.
+    let turned_away = Arc::new(Notify::new());
+    let service = service_fn(|mut request: Request<Incoming>| {
         let open = activity.begin();
+        let of_place = Arc::clone(&place);
+        let known = OnKnown(Arc::new(move || of_place.is_known()));
+        request.extensions_mut().insert(known);
+        let (place, turned_away) = (Arc::clone(&place), Arc::clone(&turned_away));
         let (shared, peer, ended) = (Arc::clone(&shared), peer.clone(), ended.clone());
-        async move { Ok::<_, axum::Error>(answer(request, open, &shared, peer, ended).await) }
+        async move {
+            let version = request.version();
+            let mut response = answer(request, open, &shared, peer, ended).await;
+            let stranger = place.is_strangers();
+            if is_farewell(response.status(), stranger) {
+                turned_away.notify_one();
+                if version < Version::HTTP_2 {
+                    let close = HeaderValue::from_static("close");
+                    response.headers_mut().insert(CONNECTION, close);
+                }
+            }
+            Ok::<_, axum::Error>(response)
+        }
     });
     let stream = TokioIo::new(Patient::new(stream, shared.options.stall));
     let builder = builder(&shared.options, http2);
@@ -71,7 +99,7 @@ pub(super) async fn serve(tcp: TcpStream, address: SocketAddr, shared: Arc<Share
 
     let options = &shared.options;
     let mut orders = shared.orders.clone();
-    let mut look = options.idle.min(options.stall) / 4;
+    let mut look = options.idle.min(options.stall).min(options.idle_stranger) / 4;
     let mut leaving_since: Option<Instant> = None;
     loop {
         let stays = leaving_since.is_none();
@@ -85,8 +113,14 @@ pub(super) async fn serve(tcp: TcpStream, address: SocketAddr, shared: Arc<Share
             // An error says that whoever gives orders has gone: the process ends.
             _ = orders.wait_for(|order| *order != Order::Serve), if stays => true,
             _ = authorities.changed(), if stays && trusted => true,
+            () = turned_away.notified(), if stays => true,
             () = sleep(look) => {
-                match activity.verdict(Instant::now(), options.idle, options.stall) {
+                let idle = if place.is_strangers() {
+                    options.idle_stranger
+                } else {
+                    options.idle
+                };
+                match activity.verdict(Instant::now(), idle, options.stall) {
                     Verdict::Alive => false,
                     Verdict::Idle => true,
                     Verdict::Stalled => return,
@@ -153,6 +187,15 @@ fn builder(options: &ApiOptions, http2: bool) -> auto::Builder<TokioExecutor> {
         builder.http2_only()
     } else {
         builder.http1_only()
+    }
+}
+
+/// Whether a connection ends after an answer.
+fn is_farewell(status: StatusCode, stranger: bool) -> bool {
+    match status {
+        StatusCode::UNAUTHORIZED => true,
+        StatusCode::TOO_MANY_REQUESTS => stranger,
+        _ => false,
     }
 }
 

@@ -57,6 +57,8 @@ pub struct ApiOptions {
     /// How long a connection may be without a request, and a request's head may take: longer than
     /// a registrar rests between two renewals. 30 s.
     pub idle: Duration,
+    /// The same before anybody has shown a good credential on it: nobody needs to rest there. 5 s.
+    pub idle_stranger: Duration,
     /// How long a client may not take an answer. 30 s.
     pub stall: Duration,
     /// How often HTTP/2 clients are asked whether they are there, and how long they may take to
@@ -79,6 +81,7 @@ impl Default for ApiOptions {
             handshake: Duration::from_secs(10),
             deadline: Duration::from_secs(10),
             idle: Duration::from_secs(30),
+            idle_stranger: Duration::from_secs(5),
             stall: Duration::from_secs(30),
             ping: Duration::from_secs(20),
             watch: Duration::from_secs(3600),
@@ -281,11 +284,15 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
             }
         };
         // Closed at once: whoever waits in line would wait for others to leave.
-        let Some(place) = shared.places.take(Source::of(peer)) else {
+        let Some((place, of_another)) = shared.places.take(Source::of(peer)) else {
             shared.metrics.api.connection_over_limit();
             tracing::debug!(%peer, "registry: too many connections");
             continue;
         };
+        if of_another {
+            shared.metrics.api.connection_over_limit();
+            tracing::debug!("registry: too many connections: one without a credential is closed");
+        }
         if tcp.set_nodelay(true).is_err() {
             continue;
         }
@@ -294,7 +301,11 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         tokio::spawn(async move {
             // Counted down whatever happens to the connection.
             let open = Open(Arc::clone(&shared.metrics));
-            connection::serve(tcp, peer, shared).await;
+            let place = Arc::new(place);
+            tokio::select! {
+                () = connection::serve(tcp, peer, shared, Arc::clone(&place)) => {}
+                () = place.lost() => {}
+            }
             drop((open, place));
         });
     }

@@ -3,8 +3,8 @@
 mod client;
 mod identity;
 mod patience;
-mod pki;
 mod reload;
+mod strangers;
 mod watches;
 
 use std::collections::HashMap;
@@ -34,9 +34,9 @@ use crate::registry::api::extract::Json;
 use crate::registry::auth::credential::{Caller, TokenKind};
 use crate::registry::auth::tokens::{NewToken, TokenSource, new_token};
 use crate::registry::record;
+use crate::tls::pki::{Authority, Pair};
 use crate::worker::Drain;
 use client::{Answer, Client, Failure, Http, config, tls};
-use pki::{Authority, Pair};
 
 const ACME: &str = "spiffe://gatehouse/tenant/acme";
 /// How long anything may take before a test gives up.
@@ -100,7 +100,7 @@ impl Setup {
         let path = |name: &str| folder.path().join(name);
         write(&path("operators"), "");
         write(&path("clients.pem"), &clients.pem);
-        let pair = own.server();
+        let pair = own.server("127.0.0.1");
         write(&path("api.crt"), &pair.chain);
         write(&path("api.key"), &pair.key);
         let config = RegistryApi {

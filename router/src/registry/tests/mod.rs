@@ -2,8 +2,11 @@
 
 mod announcing;
 mod bounds;
+mod credentials;
 mod failing;
 mod holding;
 mod lab;
+mod reading;
 mod stolen;
 mod watching;
+mod zones;

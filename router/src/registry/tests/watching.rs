@@ -216,3 +216,22 @@ async fn a_list_that_breaks_off_begins_anew_with_a_reset() {
         ["reset ", "route y.a.example.org"]
     );
 }
+
+#[tokio::test]
+async fn a_watch_tells_when_the_store_is_out_of_reach() {
+    let lab = Lab::new().await;
+    let mut events = Events::open(&lab, &tenant("a"), "", &[]).await;
+    events.until_synced().await;
+    lab.registry.set_reachable(false);
+    let stale = events.next().await;
+    assert_eq!((&*stale.kind, stale.id), ("stale", None));
+    assert!(stale.data["seconds"].is_u64());
+    // Whoever comes now is told before anything else.
+    let mut late = Events::open(&lab, &tenant("a"), "", &[]).await;
+    assert_eq!(late.next().await.kind, "stale");
+    assert_eq!(late.next().await.kind, "synced");
+    lab.registry.set_reachable(true);
+    for events in [&mut events, &mut late] {
+        assert_eq!(events.next().await.kind, "fresh");
+    }
+}

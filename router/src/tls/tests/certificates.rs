@@ -4,8 +4,9 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use super::pki::{Authority, Directory, ECDSA, RSA, selected};
+use super::pairs::{Directory, ECDSA, RSA, selected};
 use crate::route::Host;
+use crate::tls::pki::{Authority, Pair};
 use crate::tls::{Algorithm, CertificateProblem, CertificateStore, TlsPolicy, WarningKind};
 
 fn covers(store: &CertificateStore, sni: &str, host: &str) -> bool {
@@ -143,9 +144,12 @@ fn expired_and_future_certificates_are_served_with_a_warning() {
 #[test]
 fn every_error_of_every_file_is_reported_at_once() {
     let directory = Directory::with(&["good.test", "lonely.test", "keyless.test"]);
-    let (chain, key) = directory.authority.sign(&["x.test"], ECDSA, (2020, 2090));
-    let (_, other_key) = directory.authority.sign(&["x.test"], ECDSA, (2020, 2090));
-    let (nameless, nameless_key) = directory.authority.sign(&[], ECDSA, (2020, 2090));
+    let Pair { chain, key } = directory.authority.sign(&["x.test"], ECDSA, (2020, 2090));
+    let Pair { key: other_key, .. } = directory.authority.sign(&["x.test"], ECDSA, (2020, 2090));
+    let Pair {
+        chain: nameless,
+        key: nameless_key,
+    } = directory.authority.sign(&[], ECDSA, (2020, 2090));
     let write = |pair: &str, chain: &str, key: &str| {
         directory.write(&format!("{pair}.crt"), chain);
         directory.write(&format!("{pair}.key"), key);
@@ -229,7 +233,7 @@ fn keys_in_the_older_encodings_are_read() {
         ("sec1", ECDSA, "EC PRIVATE KEY", 27),
         ("pkcs1", RSA, "RSA PRIVATE KEY", 26),
     ] {
-        let (chain, key) = directory
+        let Pair { chain, key } = directory
             .authority
             .sign(&["x.test"], algorithm, (2020, 2090));
         let key = rcgen::KeyPair::from_pem(&key).expect("a key");
@@ -261,7 +265,7 @@ fn pem(label: &str, der: &[u8]) -> String {
 #[test]
 fn an_authority_beside_the_pairs_is_ignored() {
     let directory = Directory::with(&["tls.test"]);
-    directory.write("ca.crt", &Authority::new().pem);
+    directory.write("ca.crt", &Authority::new("other").pem);
     directory.write("README", "not a certificate");
     let (store, warnings) = directory.try_load(None).expect("valid pairs");
     assert_eq!(store.len(), 1);

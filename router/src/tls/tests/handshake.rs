@@ -11,7 +11,7 @@ use super::clients::{
     ECDSA_SCHEMES, RSA_SCHEMES, TLS12, TLS13, client, client_of, client_with_alpn, shake, shown,
     tls_error,
 };
-use super::pki::{BOTH_VERSIONS, Directory, ECDSA, RSA};
+use super::pairs::{BOTH_VERSIONS, Directory, ECDSA, RSA};
 use crate::tls::{AcceptError, Accepted, TlsPolicy, accept};
 
 #[tokio::test]

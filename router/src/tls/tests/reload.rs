@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use config::router::TlsVersion;
 
-use super::pki::{Directory, ECDSA};
+use super::pairs::{Directory, ECDSA};
+use crate::tls::pki::Pair;
 use crate::tls::{CertEntry, CertificateStore, ServedCertificate, TlsPolicy};
 
 fn entry(store: &CertificateStore, name: &str) -> Arc<CertEntry> {
@@ -79,7 +80,7 @@ fn names_of_one_certificate_share_one_configuration() {
 fn a_new_second_certificate_for_a_name_makes_a_new_entry() {
     let directory = Directory::with(&["x.test"]);
     let before = directory.load();
-    directory.pair("x-rsa", &["x.test"], super::pki::RSA);
+    directory.pair("x-rsa", &["x.test"], super::pairs::RSA);
     let after = directory.reload(&before);
     assert_eq!(entry(&after, "x.test").certificates().len(), 2);
     assert!(Arc::ptr_eq(
@@ -91,7 +92,7 @@ fn a_new_second_certificate_for_a_name_makes_a_new_entry() {
 #[test]
 fn many_pairs_are_loaded_by_several_threads_in_order() {
     let directory = Directory::new();
-    let (chain, key) = directory.authority.sign(&["x.test"], ECDSA, (2020, 2090));
+    let Pair { chain, key } = directory.authority.sign(&["x.test"], ECDSA, (2020, 2090));
     for at in 0..300 {
         directory.write(&format!("pair-{at:03}.crt"), &chain);
         directory.write(&format!("pair-{at:03}.key"), &key);

@@ -10,7 +10,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, HandshakeKind, NamedGroup, SupportedProtocolVersion};
 
 use super::clients::{ECDSA_SCHEMES, TLS12, TLS13, client_of, shake, shown};
-use super::pki::{Directory, ECDSA};
+use super::pairs::{Directory, ECDSA};
 use crate::tls::CertificateStore;
 
 /// A client that offers whatever session it has to whomever it speaks with.

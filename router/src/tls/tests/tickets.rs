@@ -9,7 +9,7 @@ use rustls::server::ProducesTickets;
 use rustls::{HandshakeKind, SupportedProtocolVersion};
 
 use super::clients::{TLS12, TLS13, shake};
-use super::pki::{BOTH_VERSIONS, Directory, ECDSA};
+use super::pairs::{BOTH_VERSIONS, Directory, ECDSA};
 use super::resumption::{promiscuous, visit};
 use crate::registry::record::{TicketEpoch, TicketSecrets};
 use crate::registry::tickets::TicketSecretsError;

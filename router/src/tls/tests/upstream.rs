@@ -3,7 +3,8 @@
 use rustls::{CertificateError, Error, HandshakeKind};
 
 use super::clients::{shake, tls_error};
-use super::pki::{Authority, Directory};
+use super::pairs::Directory;
+use crate::tls::pki::Authority;
 use crate::tls::{CertificateStore, ClientConfigs, Trust, UpstreamTlsError};
 use crate::upstream::UpstreamTls;
 
@@ -52,7 +53,7 @@ async fn a_second_connection_resumes() {
 #[tokio::test]
 async fn another_authority_is_not_trusted() {
     let (_directory, store) = ingress();
-    let other = Authority::new().pem;
+    let other = Authority::new("other").pem;
     let upstream = upstream("ingress.test", Trust::Authorities(other.as_bytes()));
     let (_, connected) = shake(&store, &upstream.http1, "ingress.test").await;
     let error = tls_error(connected);

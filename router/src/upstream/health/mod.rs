@@ -21,6 +21,7 @@ use config::route::HostMatch;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+pub(crate) use self::probe::{HEAD_BYTES, answer};
 use self::probe::{ProbeError, probe};
 use self::schedule::{Change, Schedule};
 use super::Endpoint;

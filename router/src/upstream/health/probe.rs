@@ -15,7 +15,7 @@ use crate::upstream::Stream;
 use crate::upstream::connect::{ConnectError, Wanted, connect};
 
 /// Bytes that an answer's head may have.
-const HEAD_BYTES: usize = 32 << 10;
+pub(crate) const HEAD_BYTES: usize = 32 << 10;
 
 /// Why a check failed.
 #[derive(Debug, thiserror::Error)]
@@ -99,7 +99,7 @@ async fn ask_http1(stream: Stream, path: &str, host: &str) -> Result<StatusCode,
         .max_buf_size(HEAD_BYTES)
         .handshake(TokioIo::new(stream))
         .await?;
-    answer(sender.send_request(request), connection).await
+    Ok(answer(sender.send_request(request), connection).await?)
 }
 
 async fn ask_http2(stream: Stream, url: &str) -> Result<StatusCode, ProbeError> {
@@ -109,7 +109,7 @@ async fn ask_http2(stream: Stream, url: &str) -> Result<StatusCode, ProbeError> 
         .max_header_list_size(HEAD_BYTES as u32)
         .handshake(TokioIo::new(stream))
         .await?;
-    answer(sender.send_request(request), connection).await
+    Ok(answer(sender.send_request(request), connection).await?)
 }
 
 fn request(url: &str) -> http::request::Builder {
@@ -119,10 +119,10 @@ fn request(url: &str) -> http::request::Builder {
 }
 
 /// Runs the connection only until the head of the answer is there; the body does not matter.
-async fn answer<B>(
+pub(crate) async fn answer<B>(
     response: impl Future<Output = hyper::Result<http::Response<B>>>,
     connection: impl Future<Output = hyper::Result<()>>,
-) -> Result<StatusCode, ProbeError> {
+) -> hyper::Result<StatusCode> {
     tokio::pin!(response, connection);
     tokio::select! {
         biased;

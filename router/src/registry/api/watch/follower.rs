@@ -24,6 +24,8 @@ pub(super) struct Follower {
     state: State,
     /// Whether the client is still to be told that it has caught up.
     behind: bool,
+    /// The listing that the view was made from when it was last looked at.
+    listing: Option<u64>,
 }
 
 /// What the client knows.
@@ -81,12 +83,20 @@ impl Follower {
                 Some(revision) => State::UpTo(revision),
             },
             behind: true,
+            listing: None,
         }
     }
 
     /// What is next; `None` if there is nothing new. An empty step leads to another one.
     pub(super) fn step(&mut self, view: &View) -> Option<Vec<Told>> {
         let mut step = Step::default();
+        let listing = view.listings();
+        if self.listing.replace(listing) != Some(listing)
+            && let Some(known) = self.state.known()
+            && !view.can_resume(known)
+        {
+            self.state = State::Void;
+        }
         self.state = match std::mem::replace(&mut self.state, State::Void) {
             State::Void => {
                 step.tell("reset", Some(NOTHING), &Empty {});
@@ -174,6 +184,18 @@ impl Follower {
                 true
             }
             None => false,
+        }
+    }
+}
+
+impl State {
+    /// The revision from which changes are to be told.
+    fn known(&self) -> Option<Revision> {
+        match self {
+            Self::Nothing | Self::Void => None,
+            Self::UpToHost { since: known, .. }
+            | Self::AllBut { to: known, .. }
+            | Self::UpTo(known) => Some(*known),
         }
     }
 }

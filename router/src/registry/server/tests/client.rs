@@ -17,7 +17,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::pki::{Authority, Pair};
+use crate::tls::pki::{Authority, Pair};
 
 pub(super) type Failure = Box<dyn Error + Send + Sync>;
 

@@ -17,7 +17,7 @@ async fn a_new_certificate_is_shown_and_no_connection_falls() {
     let pair = setup.clients.client(&[ACME]);
     let mut old = setup.connect(Some(&pair), Http::Two).await.unwrap();
     assert_eq!(old.get("/v1/who", None).await.unwrap().status, 200);
-    let renewed = setup.own.server();
+    let renewed = setup.own.server("127.0.0.1");
     // For a moment they are no pair.
     write(&setup.path("api.key"), &renewed.key);
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -41,24 +41,19 @@ async fn operators_come_and_go_with_the_lines_of_their_file() {
     let setup = Setup::new();
     let new = new_token(TokenKind::Operator, &[9; 40]);
     let token = new.token.reveal();
-    let mut client = setup.connect(None, Http::Two).await.unwrap();
-    let is = async |client: &mut Client, status: u16| {
-        let answer = client.get("/v1/who", Some(&token)).await.unwrap();
+    let is = async |status: u16| {
+        let answer = setup.who(None, Http::Two, Some(&token)).await.unwrap();
         // Failures are limited.
         answer.status == status || (status == 401 && answer.status == 429)
     };
-    assert!(is(&mut client, 401).await);
+    assert!(is(401).await);
     write(&setup.path("operators"), &new.operators_line("jane"));
-    setup
-        .until("jane is known", async || is(&mut client, 200).await)
-        .await;
+    setup.until("jane is known", async || is(200).await).await;
     write(&setup.path("operators"), "jane");
     tokio::time::sleep(Duration::from_millis(100)).await;
-    assert!(is(&mut client, 200).await, "a bad file changes nothing");
+    assert!(is(200).await, "a bad file changes nothing");
     write(&setup.path("operators"), "# nobody\n");
-    setup
-        .until("jane has gone", async || is(&mut client, 401).await)
-        .await;
+    setup.until("jane has gone", async || is(401).await).await;
 }
 
 #[tokio::test]

@@ -187,3 +187,27 @@ fn a_step_holds_so_many_bytes() {
         assert_eq!(first.len() + routes, AT_ONCE);
     }
 }
+
+#[test]
+fn a_store_that_has_gone_back_is_told_anew_though_it_has_come_past_what_was_known() {
+    let mut view = view((0..2).map(name));
+    let mut follower = Follower::new(None, None);
+    all(&mut follower, &view);
+    view.reset(Listing {
+        revision: Revision(90),
+        entries: vec![entry(&name(0), 1)],
+    });
+    put(&mut view, &[name(2)], 101);
+    let expected: Vec<String> = [0, 2].map(|it| format!("route {}", name(it))).into();
+    let expected = [
+        vec!["reset ".to_owned()],
+        expected,
+        vec!["synced ".to_owned()],
+    ]
+    .concat();
+    // Whoever was there meanwhile, and whoever comes back with an id of before.
+    let mut resumed = Follower::new(None, Some(Revision(100)));
+    for follower in [&mut follower, &mut resumed] {
+        assert_eq!(all(follower, &view), (expected.clone(), vec![0, 0, 101]));
+    }
+}

@@ -1,16 +1,14 @@
-//! A throw-away authority and directories of pairs it signed.
+//! Directories of pairs that a throw-away authority signed.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use config::router::TlsVersion;
-use rcgen::{
-    BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256,
-    PKCS_RSA_SHA256, SignatureAlgorithm, date_time_ymd,
-};
+use rcgen::{PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, SignatureAlgorithm};
 use tempfile::TempDir;
 
+use crate::tls::pki::{Authority, Pair, VALID};
 use crate::tls::{CertificateErrors, CertificateStore, TlsPolicy, Warning};
 
 pub(super) const ECDSA: &SignatureAlgorithm = &PKCS_ECDSA_P256_SHA256;
@@ -20,41 +18,6 @@ pub(super) const BOTH_VERSIONS: TlsPolicy = TlsPolicy {
     minimum: TlsVersion::V1_2,
     http2: true,
 };
-
-/// A certificate authority.
-pub(super) struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    pub(super) pem: String,
-}
-
-impl Authority {
-    pub(super) fn new() -> Self {
-        let key = KeyPair::generate().expect("a key");
-        let mut params = CertificateParams::new(Vec::new()).expect("no names");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let pem = params.self_signed(&key).expect("a certificate").pem();
-        Self {
-            issuer: Issuer::new(params, key),
-            pem,
-        }
-    }
-
-    /// Chain and key in PEM, valid from and to the first of January of two years.
-    pub(super) fn sign(
-        &self,
-        names: &[&str],
-        algorithm: &'static SignatureAlgorithm,
-        years: (i32, i32),
-    ) -> (String, String) {
-        let key = KeyPair::generate_for(algorithm).expect("a key");
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let mut params = CertificateParams::new(names).expect("valid names");
-        params.not_before = date_time_ymd(years.0, 1, 1);
-        params.not_after = date_time_ymd(years.1, 1, 1);
-        let chain = params.signed_by(&key, &self.issuer).expect("a certificate");
-        (chain.pem(), key.serialize_pem())
-    }
-}
 
 /// A directory of pairs.
 pub(super) struct Directory {
@@ -66,7 +29,7 @@ impl Directory {
     pub(super) fn new() -> Self {
         Self {
             folder: tempfile::tempdir().expect("a folder"),
-            authority: Authority::new(),
+            authority: Authority::new("throw-away"),
         }
     }
 
@@ -88,7 +51,7 @@ impl Directory {
     }
 
     pub(super) fn pair(&self, pair: &str, names: &[&str], algorithm: &'static SignatureAlgorithm) {
-        self.pair_valid(pair, names, algorithm, (2020, 2090));
+        self.pair_valid(pair, names, algorithm, VALID);
     }
 
     pub(super) fn pair_valid(
@@ -98,7 +61,7 @@ impl Directory {
         algorithm: &'static SignatureAlgorithm,
         years: (i32, i32),
     ) {
-        let (chain, key) = self.authority.sign(names, algorithm, years);
+        let Pair { chain, key } = self.authority.sign(names, algorithm, years);
         self.write(&format!("{pair}.crt"), &chain);
         self.write(&format!("{pair}.key"), &key);
     }
