@@ -162,6 +162,19 @@ impl View {
         }
     }
 
+    /// Rules within a suffix with whoever has a source there, in order.
+    pub fn within<'a>(
+        &'a self,
+        suffix: &'a str,
+    ) -> impl Iterator<Item = (&'a HostMatch, &'a str)> + 'a {
+        // Its own rule comes first: a star is less than whatever may stand in a name.
+        let first = HostKey(HostMatch::Suffix(suffix.to_owned()));
+        self.routes
+            .range::<HostKey, _>(&first..)
+            .take_while(move |(key, _)| is_within(&key.0, suffix))
+            .flat_map(|(key, sources)| sources.iter().map(|it| (&key.0, &*it.tenant)))
+    }
+
     /// How many rules a tenant holds.
     pub fn held_by(&self, tenant: &str) -> usize {
         self.held.get(tenant).map_or(0, BTreeSet::len)
@@ -462,6 +475,13 @@ impl View {
         self.names.retain(|name| Arc::strong_count(name) > 1);
         self.tls.retain(|tls| Arc::strong_count(tls) > 1);
         self.tidy_at = 2 * (self.names.len() + self.tls.len()) + 1024;
+    }
+}
+
+fn is_within(host: &HostMatch, suffix: &str) -> bool {
+    match host {
+        HostMatch::Exact(name) => name.as_str().ends_with(suffix),
+        HostMatch::Suffix(own) => own.as_str().ends_with(suffix),
     }
 }
 

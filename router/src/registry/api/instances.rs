@@ -80,12 +80,13 @@ pub(super) async fn put(
         tenant: valid::acting_for(&caller, &tenant)?,
         instance: valid::label("instance", &instance)?,
         ttl: announcement.ttl,
+        digest: change::digest_of(&announcement),
         routes: valid::announcement(&announcement)?,
         credential: &caller.id,
         most: api.routes_per_tenant,
     };
     let (owner, name) = (request.tenant.into(), request.instance.to_owned());
-    let done = change::announce(&api.registry, &*api.files, &announcement, request).await?;
+    let done = change::announce(&api.registry, &*api.files, request).await?;
     if done.renewed {
         return Ok((Extension(Unchanged), Json(done)).into_response());
     }

@@ -298,6 +298,20 @@ async fn a_name_that_stands_in_a_file_is_nobodys_to_claim() {
         (announced.status, announced.reason()),
         (409, "stands-in-a-file")
     );
+    // Whoever has no zone for a name does not learn whether it stands in a file.
+    let mut told = Vec::new();
+    for name in ["file.b.example.org", "nofile.b.example.org"] {
+        let body = announcement(&[(name, A)]);
+        for (path, body) in [
+            (format!("/v1/routes/{name}"), route(A)),
+            ("/v1/tenants/a/instances/w1".to_owned(), body),
+        ] {
+            let refused = lab.call(&a, "PUT", &path, body).await;
+            assert_eq!((refused.status, refused.reason()), (403, "outside-zones"));
+            told.push(refused.body.to_string().replace("nofile", "file"));
+        }
+    }
+    assert_eq!(told[..2], told[2..]);
 }
 
 #[tokio::test]

@@ -44,12 +44,15 @@ pub(super) struct Answer {
 
 struct Recorder(Published);
 
-/// `file.example.org` stands in a file.
+/// `file.a.example.org` and `file.b.example.org` stand in a file.
 struct OneFile;
 
 impl FileNames for OneFile {
-    fn file_owner(&self, host: &HostMatch, _: &str, _: bool) -> Option<String> {
-        (host.to_string() == "file.a.example.org").then(|| "stands in routes.d/x.yaml".to_owned())
+    fn file_conflict(&self, host: &HostMatch, _: &str, _: bool) -> Option<String> {
+        let names = ["file.a.example.org", "file.b.example.org"];
+        names
+            .contains(&&*host.to_string())
+            .then(|| "stands in routes.d/x.yaml".to_owned())
     }
 }
 

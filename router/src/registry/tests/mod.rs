@@ -4,5 +4,7 @@ mod announcing;
 mod failing;
 mod holding;
 mod lab;
+mod large;
+mod leases;
 mod stolen;
 mod watching;
