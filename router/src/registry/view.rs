@@ -3,6 +3,7 @@
 
 mod host_key;
 mod source;
+mod usage;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::ops::Bound;
@@ -12,6 +13,8 @@ use config::route::HostMatch;
 
 pub use host_key::HostKey;
 pub use source::{Source, resolve};
+pub use usage::Usage;
+use usage::Usages;
 
 use super::keys::{self, Key};
 use super::record::{Instance, RouteSource, TicketSecrets, Tls, Token, Zone};
@@ -28,6 +31,7 @@ pub struct View {
     routes: BTreeMap<Arc<HostKey>, Vec<Source>>,
     /// Names by tenant: a tenant's list must not cost a walk over everybody's.
     held: BTreeMap<Arc<str>, BTreeSet<Arc<HostKey>>>,
+    usages: Usages,
     instances: BTreeMap<(Arc<str>, Arc<str>), InstanceEntry>,
     zones: BTreeMap<(Arc<str>, HostMatch), Zone>,
     tokens: BTreeMap<String, Token>,
@@ -50,6 +54,8 @@ pub struct InstanceEntry {
     pub record: Instance,
     /// What keeps it.
     pub lease: Option<LeaseId>,
+    /// Of its key and value.
+    pub bytes: u32,
 }
 
 /// What a listing or a batch changed.
@@ -180,6 +186,14 @@ impl View {
         self.held.get(tenant).map_or(0, BTreeSet::len)
     }
 
+    /// How much a tenant has.
+    pub fn usage(&self, tenant: &str) -> Usage {
+        Usage {
+            routes: self.held_by(tenant),
+            ..self.usages.of(tenant)
+        }
+    }
+
     /// How many rules there are.
     pub fn len(&self) -> usize {
         self.routes.len()
@@ -301,9 +315,17 @@ impl View {
                 source,
             }) => self.put_source(host, tenant, source, &entry, changes),
             Some(Key::Instance { tenant, instance }) => parse(&entry).map(|record| {
-                let lease = entry.lease;
+                let (lease, bytes) = (entry.lease, bytes_of(&entry));
                 let key = (self.name(tenant), self.name(instance));
-                self.instances.insert(key, InstanceEntry { record, lease });
+                self.usages.add(&key.0, 1, bytes);
+                let entry = InstanceEntry {
+                    record,
+                    lease,
+                    bytes,
+                };
+                if let Some(old) = self.instances.insert(key, entry) {
+                    self.usages.take(tenant, 1, old.bytes);
+                }
             }),
             Some(Key::Zone { tenant, pattern }) => parse(&entry).map(|zone| {
                 let tenant = self.name(tenant);
@@ -350,6 +372,7 @@ impl View {
             created: entry.created,
             modified: entry.modified,
             lease: entry.lease,
+            bytes: bytes_of(entry),
         };
         let tenant = Arc::clone(&source.tenant);
         let key = match self.routes.get_key_value(&HostKey(host.clone())) {
@@ -357,9 +380,13 @@ impl View {
             None => Arc::new(HostKey(host)),
         };
         let sources = self.routes.entry(Arc::clone(&key)).or_default();
+        self.usages.add(&tenant, 0, source.bytes);
         let same = |it: &Source| (&it.tenant, &it.name) == (&source.tenant, &source.name);
         match sources.iter().position(same) {
-            Some(place) => sources[place] = source,
+            Some(place) => {
+                self.usages.take(&tenant, 0, sources[place].bytes);
+                sources[place] = source;
+            }
             None => {
                 sources.push(source);
                 sources.shrink_to_fit();
@@ -381,7 +408,9 @@ impl View {
                 source,
             }) => self.delete_source(host, tenant, source, revision, changes),
             Some(Key::Instance { tenant, instance }) => {
-                self.instances.remove(&(tenant.into(), instance.into()));
+                if let Some(old) = self.instances.remove(&(tenant.into(), instance.into())) {
+                    self.usages.take(tenant, 1, old.bytes);
+                }
             }
             Some(Key::Zone { tenant, pattern }) => {
                 self.zones.remove(&(tenant.into(), pattern));
@@ -419,7 +448,8 @@ impl View {
         else {
             return;
         };
-        let tenant = sources.remove(place).tenant;
+        let Source { tenant, bytes, .. } = sources.remove(place);
+        self.usages.take(&tenant, 0, bytes);
         if !sources.iter().any(theirs)
             && let Some(held) = self.held.get_mut(&tenant)
         {
@@ -476,6 +506,10 @@ impl View {
         self.tls.retain(|tls| Arc::strong_count(tls) > 1);
         self.tidy_at = 2 * (self.names.len() + self.tls.len()) + 1024;
     }
+}
+
+fn bytes_of(entry: &KeyValue) -> u32 {
+    u32::try_from(entry.key.len() + entry.value.len()).unwrap_or(u32::MAX)
 }
 
 fn is_within(host: &HostMatch, suffix: &str) -> bool {

@@ -83,7 +83,7 @@ pub(super) async fn put(
         digest: change::digest_of(&announcement),
         routes: valid::announcement(&announcement)?,
         credential: &caller.id,
-        most: api.routes_per_tenant,
+        quota: api.quota,
     };
     let (owner, name) = (request.tenant.into(), request.instance.to_owned());
     let done = change::announce(&api.registry, &*api.files, request).await?;

@@ -107,7 +107,7 @@ pub(super) async fn put(
         host: &host,
         source: valid::route(&host, spec)?,
         expect: expectation(&headers)?,
-        most: api.routes_per_tenant,
+        quota: api.quota,
         by_operator: caller.is_operator(),
     };
     let (revision, put) = change::put_route(&api.registry, &*api.files, request).await?;

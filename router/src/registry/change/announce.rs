@@ -11,7 +11,7 @@ use config::route::HostMatch;
 
 use super::part::{Part, Whose, between, in_parts, left_out};
 use super::renew::{Changing, Renewed, renew};
-use super::routes::too_many;
+use super::room::{Quota, make_room, took};
 use super::{Decision, FileNames, Unmade, refuse_wide, transact};
 use crate::registry::api::problem::Problem;
 use crate::registry::api::types::{Announced, Announcement};
@@ -36,8 +36,8 @@ pub struct Announce<'a> {
     pub routes: Vec<(HostMatch, RouteSource)>,
     /// The credential, for whoever looks at it later.
     pub credential: &'a str,
-    /// Routes that the tenant may hold.
-    pub most: usize,
+    /// What the tenant may have.
+    pub quota: Quota,
 }
 
 /// Renews an announcement, or puts it in place of the instance's last one.
@@ -71,7 +71,8 @@ pub async fn announce(
         Renewed::Lease(held) => Some(held),
         Renewed::Nothing => None,
     };
-    refuse_too_many(registry, &request)?;
+    let routes: Vec<_> = request.routes.iter().map(|(host, it)| (host, it)).collect();
+    let added = make_room(registry, request.quota, (tenant, instance), &routes)?;
     let parts = in_parts(request.whose(), &request.routes);
     judge_all(registry, files, &request, &parts).await?;
     let lease = match held {
@@ -85,6 +86,9 @@ pub async fn announce(
     let mut replaced = None;
     let outcome = replace(registry, files, &request, &parts, lease, &mut replaced).await;
     changing.end(&outcome);
+    if let Ok(revision) = outcome {
+        took(registry, tenant, added, revision);
+    }
     drop(turn);
     // Best effort, both: a lease that nothing hangs on ends by itself.
     match &outcome {
@@ -253,20 +257,6 @@ impl Announce<'_> {
             credential: self.credential.to_owned(),
         }
     }
-}
-
-fn refuse_too_many(registry: &RouteRegistry, request: &Announce<'_>) -> Result<(), Problem> {
-    let view = registry.view();
-    let held = |host: &HostMatch| {
-        let mut sources = view.sources(host).iter();
-        sources.any(|it| *it.tenant == *request.tenant)
-    };
-    let new = request.routes.iter().filter(|(host, _)| !held(host));
-    let new = new.count();
-    if new > 0 && view.held_by(request.tenant) + new > request.most {
-        return Err(too_many(request.most));
-    }
-    Ok(())
 }
 
 /// The digest of an announcement: the same for the same at every router.

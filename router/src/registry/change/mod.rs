@@ -5,6 +5,7 @@ mod announce;
 mod evict;
 mod part;
 mod renew;
+mod room;
 mod routes;
 mod tokens;
 mod zones;
@@ -23,6 +24,7 @@ use super::view::View;
 use crate::control::Control;
 
 pub use announce::{Announce, announce, digest_of, withdraw};
+pub use room::Quota;
 pub use routes::{Expect, PutRoute, RoutePut, delete_route, etag, put_route, represent};
 pub use tokens::{create_token, revoke_token};
 pub use zones::{delete_zone, put_zone};

@@ -74,8 +74,11 @@ async fn last_announced(
     let known = entry.and_then(|entry| {
         // One that cannot be read is put anew.
         let record = serde_json::from_slice(&entry.value).ok()?;
-        let lease = entry.lease;
-        Some(InstanceEntry { record, lease })
+        Some(InstanceEntry {
+            record,
+            lease: entry.lease,
+            bytes: 0,
+        })
     });
     Ok((listing.revision, known))
 }

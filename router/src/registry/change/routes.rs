@@ -2,10 +2,10 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 use config::route::{HostMatch, UpstreamProtocol};
-use http::StatusCode;
 
+use super::room::{Quota, make_room, took};
 use super::{Decision, FileNames, judge, refuse_wide, transact};
-use crate::registry::api::problem::{Problem, reason};
+use crate::registry::api::problem::Problem;
 use crate::registry::api::types;
 use crate::registry::claims::{Basis, Claim};
 use crate::registry::hex::to_hex;
@@ -25,8 +25,8 @@ pub struct PutRoute<'a> {
     pub source: RouteSource,
     /// What has to be there before.
     pub expect: Expect,
-    /// Routes that the tenant may hold.
-    pub most: usize,
+    /// What the tenant may have.
+    pub quota: Quota,
     /// Whether an operator asks, who may know other tenants' names.
     pub by_operator: bool,
 }
@@ -72,14 +72,9 @@ pub async fn put_route(
         endpoints: &request.source.endpoints,
     };
     let turn = registry.turns.take(tenant).await?;
-    {
-        let view = registry.view();
-        let holds = view.sources(host).iter().any(|it| *it.tenant == *tenant);
-        if !holds && view.held_by(tenant) >= request.most {
-            return Err(too_many(request.most));
-        }
-        refuse_wide(&view, claim, request.by_operator)?;
-    }
+    let routes = [(host, &request.source)];
+    let added = make_room(registry, request.quota, (tenant, API_SOURCE), &routes)?;
+    refuse_wide(&registry.view(), claim, request.by_operator)?;
     let lease = match request.source.time_to_live() {
         Some(ttl) => Some(registry.store.grant(ttl).await?),
         None => None,
@@ -103,6 +98,9 @@ pub async fn put_route(
         Ok(Decision::Commit(transaction, before))
     })
     .await;
+    if let Ok((revision, _)) = &result {
+        took(registry, tenant, added, *revision);
+    }
     drop(turn);
     let (revision, before) = match result {
         Ok(done) => done,
@@ -242,12 +240,6 @@ pub fn etag(sources: &[Source]) -> String {
     lines.sort();
     let digest = digest(&SHA256, lines.concat().as_bytes());
     format!("\"{}\"", to_hex(&digest.as_ref()[..8]))
-}
-
-/// The refusal of one name too many.
-pub(super) fn too_many(most: usize) -> Problem {
-    let detail = format!("the tenant holds {most} routes, and may hold no more");
-    Problem::new(StatusCode::CONFLICT, reason::TOO_MANY_ROUTES, detail)
 }
 
 fn source(source: &Source) -> types::Source {

@@ -16,7 +16,7 @@ use tower::ServiceExt as _;
 use crate::control::RegistryUpdate;
 use crate::registry::api::{Api, app};
 use crate::registry::auth::{Caller, Role};
-use crate::registry::change::FileNames;
+use crate::registry::change::{FileNames, Quota};
 use crate::registry::follow::{Follower, Publish};
 use crate::registry::record::TicketSecrets;
 use crate::registry::route::{RegistryRoute, RouteChange};
@@ -25,6 +25,10 @@ use crate::registry::store::{Embedded, Revision, Store};
 
 /// Routes that one tenant may hold here.
 pub(super) const MOST: usize = 40;
+/// Instances of one tenant that may announce here.
+pub(super) const MOST_INSTANCES: usize = 150;
+/// What all records of one tenant may come to here.
+pub(super) const MOST_BYTES: usize = 45_000;
 
 pub(super) struct Lab {
     pub(super) registry: Arc<RouteRegistry>,
@@ -120,7 +124,11 @@ impl Lab {
         let app = app(Arc::new(Api {
             registry: Arc::clone(&registry),
             files: Arc::new(OneFile),
-            routes_per_tenant: MOST,
+            quota: Quota {
+                routes: MOST,
+                instances: MOST_INSTANCES,
+                bytes: MOST_BYTES,
+            },
         }));
         let lab = Self {
             registry,
