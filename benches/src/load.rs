@@ -4,6 +4,7 @@
 pub(crate) mod exchange;
 pub(crate) mod h2load;
 pub(crate) mod handshake;
+pub(crate) mod hosts;
 pub(crate) mod idle;
 
 use std::net::SocketAddr;

@@ -6,7 +6,7 @@
 //! propagation  writer --> etcd or embedded store --> follower and control plane, and a bare watch;
 //!              storms  all in this process but etcd, on all cores
 //! memory       the router as it is released, on a store with many routes
-//! requests     the same, loaded as in `router`
+//! requests     the same, loaded as in `router`, and by requests for any host
 //! served       the same, while storms come over etcd
 //! ```
 

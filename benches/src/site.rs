@@ -12,6 +12,8 @@ use tempfile::TempDir;
 
 /// The host name of every request.
 pub(crate) const HOST: &str = "bench.example.org";
+/// What the hosts are called that stand in a registry.
+const HOSTS: &str = "*.k8s.example.org";
 
 // Below Linux' ephemeral ports, so that no client connection sits on a port before its server.
 const PORTS: RangeInclusive<u16> = 21_000..=31_000;
@@ -19,7 +21,7 @@ const PORTS: RangeInclusive<u16> = 21_000..=31_000;
 /// The folder is removed when this is dropped.
 pub(crate) struct Site {
     folder: TempDir,
-    /// PEM certificate for [`HOST`], ECDSA P-256, signed by [`Site::authority`].
+    /// PEM certificate for [`HOST`] and [`HOSTS`], ECDSA P-256, signed by [`Site::authority`].
     pub(crate) certificate: PathBuf,
     /// Its PEM private key.
     pub(crate) key: PathBuf,
@@ -89,7 +91,7 @@ fn certificate() -> Result<(String, String, CertificateDer<'static>)> {
         .push(DnType::CommonName, "Gatehouse bench authority");
     authority.is_ca = IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
     let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate()?)?;
-    let mut leaf = CertificateParams::new(vec![HOST.to_owned()])?;
+    let mut leaf = CertificateParams::new(vec![HOST.to_owned(), HOSTS.to_owned()])?;
     leaf.extended_key_usages
         .push(ExtendedKeyUsagePurpose::ServerAuth);
     let key = KeyPair::generate()?;

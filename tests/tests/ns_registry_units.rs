@@ -10,6 +10,7 @@ use harness::real_host::{RealHost, Root};
 use harness::{program, wait};
 
 const ETC: &str = "/etc/gatehouse";
+const AUDIT_LOG: &str = "/var/log/gatehouse/audit.jsonl";
 const UNITS: [&str; 2] = ["gatehouse-router.service", "gatehouse-registrar.service"];
 
 /// Needs the network, other processes, netlink, and memory to compile into: what a sandbox takes
@@ -57,7 +58,8 @@ fn install(host: &RealHost) {
             "http: {{addresses: [\"{ip}:80\"]}}\nhttps: {{addresses: [\"{ip}:443\"]}}\n\
              certificates: {{directory: certs}}\nroutes: []\nworkers: 1\n\
              registry:\n  state: /var/lib/gatehouse/router\n  api:\n    addresses: [\"{ip}:8444\"]\n\
-             \x20   certificate: registry.crt\n    key: registry.key\n    operators: operators\n"
+             \x20   certificate: registry.crt\n    key: registry.key\n    operators: operators\n\
+             \x20   audit_log: {AUDIT_LOG}\n"
         ),
         0o644,
     );
@@ -159,6 +161,17 @@ fn both_units_work_as_they_are_installed() {
     host.succeed(&["systemctl", "reload", UNITS[1]]).unwrap();
     wait::until_true("the reload", || journal().contains("configuration loaded")).unwrap();
     assert!(listed().contains("shop.acme.example.org"));
+    // The unit's folders are there, for nobody else's eyes, and an administrator may ask.
+    let check = "router check --config /etc/gatehouse/router.yaml";
+    host.succeed(&["runuser", "-u", "gatehouse", "--", "sh", "-c", check])
+        .unwrap();
+    let audit = host.succeed(&["cat", AUDIT_LOG]).unwrap();
+    assert!(
+        audit.contains("shop.acme.example.org") || audit.contains("\"w1\""),
+        "{audit}"
+    );
+    let modes = host.succeed(&["stat", "--format=%a %U", "/var/log/gatehouse", AUDIT_LOG]);
+    assert_eq!(modes.unwrap().trim(), "700 gatehouse\n600 gatehouse");
     // It withdraws before it has stopped.
     host.succeed(&["systemctl", "stop", UNITS[1]]).unwrap();
     assert_eq!(listed().trim(), "[]");

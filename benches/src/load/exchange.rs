@@ -106,26 +106,31 @@ impl Connection {
         let tls = ClientConnection::new(Arc::clone(config), name).context("TLS client")?;
         let stream = StreamOwned::new(tls, tcp);
         let mut connection = Connection { stream };
-        let body = connection.ask(path)?;
+        connection.send(HOST, path)?;
+        let body = read_answer(&mut connection.stream)?;
         Ok((connection, body))
     }
 
     /// Asks for the small answer once more and reads it to its end.
     pub(crate) fn again(&mut self) -> Result<()> {
-        let length = self.ask(SMALL)?.len();
+        self.send(HOST, SMALL)?;
+        self.small()
+    }
+
+    /// Sends a request for a path of a host.
+    pub(crate) fn send(&mut self, host: &str, path: &str) -> Result<()> {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nAccept: */*\r\n\r\n");
+        self.stream.write_all(request.as_bytes()).context("request")
+    }
+
+    /// Reads the small answer to its end.
+    pub(crate) fn small(&mut self) -> Result<()> {
+        let length = read_answer(&mut self.stream)?.len();
         ensure!(
             length == SMALL_BYTES,
             "{length} bytes of body where {SMALL_BYTES} are due"
         );
         Ok(())
-    }
-
-    fn ask(&mut self, path: &str) -> Result<Vec<u8>> {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {HOST}\r\nAccept: */*\r\n\r\n");
-        self.stream
-            .write_all(request.as_bytes())
-            .context("request")?;
-        read_answer(&mut self.stream)
     }
 
     /// Whether the handshake was in full and used what is compared.

@@ -31,7 +31,7 @@ impl Workshop<'_> {
     /// A router on an embedded store with so many routes.
     pub(crate) fn embedded(&mut self, shape: Shape, routes: u32) -> Result<Memory> {
         let name = format!("memory-embedded-{shape:?}-{routes}").to_lowercase();
-        let state = self.prepare(&name, shape, routes, None)?;
+        let state = self.prepare(&name, async |writer| fill(&writer, shape, routes).await)?;
         let place = Place::Embedded(state);
         self.measure(&name, &place, Kind::Embedded, shape, routes)
     }
@@ -77,29 +77,31 @@ impl Workshop<'_> {
         Ok(Replaced { routes, bytes })
     }
 
-    /// A folder with an embedded store that has so many routes, and one to a backend if there is one;
-    /// nobody has it open.
-    pub(crate) fn prepare(
+    /// A folder with an embedded store that `fill` has written to; nobody has it open.
+    fn prepare(
         &mut self,
         name: &str,
-        shape: Shape,
-        routes: u32,
-        backend: Option<SocketAddr>,
+        fill: impl AsyncFnOnce(Writer) -> Result<()>,
     ) -> Result<PathBuf> {
         let state = self.site.home(name)?.join("state");
         let filled = async {
             std::fs::create_dir_all(&state).context("state folder")?;
             let store = Embedded::open(&state).await.context("embedded store")?;
-            let writer = Writer::new(Store::Embedded(store));
-            fill(&writer, shape, routes).await?;
-            if let Some(backend) = backend {
-                let put = population::put(&served(backend)?);
-                writer.commit(&transaction(vec![put])).await?;
-            }
-            anyhow::Ok(())
+            fill(Writer::new(Store::Embedded(store))).await
         };
         self.runtime.block_on(filled)?;
         Ok(state)
+    }
+
+    /// A router on an embedded store with so many routes to a backend, and [`served`] besides.
+    pub(crate) fn alive(&mut self, routes: u32, backend: SocketAddr) -> Result<Server> {
+        let name = format!("alive-{routes}");
+        let state = self.prepare(&name, async |writer| {
+            let put = population::put(&served(backend)?);
+            writer.commit(&transaction(vec![put])).await?;
+            writer.commit_all(population::alive(routes, backend)).await
+        })?;
+        self.start(&name, &Place::Embedded(state), routes + 1)
     }
 
     /// A router whose registry has so many routes.

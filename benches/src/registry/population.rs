@@ -1,12 +1,13 @@
 //! The routes that stand in a store, as records, and how they are written there.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use config::route::HostMatch;
 use router::registry::keys;
 use router::registry::record::{Instance, Protocol, RouteSource};
-use router::registry::route::RegistryRoute;
+use router::registry::route::{RegistryEndpoint, RegistryRoute};
 use router::registry::shared::RouteRegistry;
 use router::registry::store::{Committed, MOST_CHANGES, Put, Revision, Store, Transaction};
 use tokio::task::JoinSet;
@@ -82,6 +83,21 @@ pub(crate) fn put(route: &RegistryRoute) -> Put {
     source(route, keys::API_SOURCE, endpoints)
 }
 
+/// The routes as they lead to a backend that lives, all of one tenant: whichever is asked for, its
+/// connections are warm, so that among many routes nothing but the way through the table is longer.
+pub(crate) fn alive(routes: u32, backend: SocketAddr) -> impl Iterator<Item = Result<Transaction>> {
+    together((0..routes).map(move |at| {
+        let tls = None;
+        let address = backend;
+        let endpoint = RegistryEndpoint { address, tls };
+        Ok(put(&RegistryRoute {
+            tenant: "bench".into(),
+            endpoints: vec![endpoint],
+            ..route(at, 0)?
+        }))
+    }))
+}
+
 /// The routes as registrars announce them: each worker of a cluster names its own endpoint for both
 /// rules of the cluster, and has a record of its announcement.
 pub(crate) fn announced(routes: u32) -> impl Iterator<Item = Result<Transaction>> {
@@ -119,7 +135,7 @@ fn instances(name: &RegistryRoute, suffix: &RegistryRoute) -> Vec<Put> {
     puts
 }
 
-fn source(route: &RegistryRoute, name: &str, endpoints: Vec<std::net::SocketAddr>) -> Put {
+fn source(route: &RegistryRoute, name: &str, endpoints: Vec<SocketAddr>) -> Put {
     let record = RouteSource {
         endpoints,
         protocol: Protocol::Http1,

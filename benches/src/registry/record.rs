@@ -122,11 +122,22 @@ pub(crate) struct Replaced {
     pub(crate) bytes: Vec<u64>,
 }
 
+/// What is asked for in a window of load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Load {
+    /// One host, as in the row `h1` of router.json.
+    H1,
+    /// One host, as in its row `h2`.
+    H2,
+    /// Hosts drawn from all, over HTTP/1.1.
+    Any,
+}
+
 /// A window of load on a router with so many routes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Requests {
-    /// As in router.json.
-    pub(crate) row: crate::row::Row,
+    pub(crate) load: Load,
     pub(crate) routes: u32,
     pub(crate) round: u32,
     pub(crate) requests: u32,

@@ -16,11 +16,12 @@ use router::registry::store::Transaction;
 use super::cluster::{self, Cluster};
 use super::memory::Workshop;
 use super::population::{self, Population, transaction};
-use super::record::{Micros, Requests, Scene, Served, Shape};
+use super::record::{Load, Micros, Requests, Scene, Served};
 use super::server::{Place, Server};
 use crate::load::exchange::{Connection, Version, client};
-use crate::load::{self, Target};
+use crate::load::{self, Done, Target, hosts};
 use crate::process;
+use crate::registry_lookup::routes::name as host;
 use crate::row::Row;
 use crate::site::HOST;
 
@@ -36,8 +37,8 @@ const POLL: Duration = Duration::from_millis(20);
 /// Longer than any storm lasts.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The rows of router.md that are measured.
-pub(crate) const ROWS: [Row; 2] = [Row::H1, Row::H2];
+/// In this order.
+pub(crate) const LOADS: [Load; 3] = [Load::H1, Load::H2, Load::Any];
 
 /// CPU time per request of routers that have few and many routes, side by side.
 pub(crate) fn requests(
@@ -49,27 +50,24 @@ pub(crate) fn requests(
 ) -> Result<Vec<Requests>> {
     let mut servers = Vec::new();
     for &routes in sizes {
-        let name = format!("requests-{routes}");
-        let state = workshop.prepare(&name, Shape::Put, routes, Some(backend))?;
-        let place = Place::Embedded(state);
-        servers.push((routes, workshop.start(&name, &place, routes + 1)?));
+        servers.push((routes, workshop.alive(routes, backend)?));
     }
     let mut measured = Vec::new();
-    for row in ROWS {
-        let count = row.requests(seconds);
-        for (_, server) in &servers {
-            load::run(row, count / 4, &server.target)?;
+    for load in LOADS {
+        let count = requests_of(load, seconds);
+        for (routes, server) in &servers {
+            run(load, count / 4, *routes, &server.target)?;
         }
         for round in 0..rounds {
-            eprintln!("requests, {}: round {} of {rounds}", row.name(), round + 1);
+            eprintln!("requests, {}: round {} of {rounds}", name(load), round + 1);
             for turn in 0..servers.len() {
                 let (routes, server) = &servers[(turn + round as usize) % servers.len()];
                 let before = server.cpu()?;
-                let done = load::run(row, count, &server.target)?;
+                let done = run(load, count, *routes, &server.target)?;
                 thread::sleep(SETTLE);
                 let used = server.cpu()?.saturating_sub(before);
                 measured.push(Requests {
-                    row,
+                    load,
                     routes: *routes,
                     round,
                     requests: done.requests,
@@ -80,6 +78,33 @@ pub(crate) fn requests(
         }
     }
     Ok(measured)
+}
+
+/// What a load is called.
+pub(crate) fn name(load: Load) -> &'static str {
+    match load {
+        Load::H1 => Row::H1.name(),
+        Load::H2 => Row::H2.name(),
+        Load::Any => "any host",
+    }
+}
+
+fn requests_of(load: Load, seconds: f64) -> u32 {
+    match load {
+        Load::H1 | Load::Any => Row::H1.requests(seconds),
+        Load::H2 => Row::H2.requests(seconds),
+    }
+}
+
+fn run(load: Load, requests: u32, routes: u32, target: &Target) -> Result<Done> {
+    match load {
+        Load::H1 => load::run(Row::H1, requests, target),
+        Load::H2 => load::run(Row::H2, requests, target),
+        Load::Any => {
+            let mut population = Population::new(routes);
+            hosts::run(target, requests, || host(population.any()))
+        }
+    }
 }
 
 /// A router that follows routes which are changed in storms, and requests through it meanwhile.

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::{ConfigArgs, FAILED, OK};
 use crate::control::build::{Built, build_once};
 use crate::observe::timestamp::date;
-use crate::registry::server;
+use crate::registry;
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
@@ -25,16 +25,15 @@ pub(super) struct CheckArgs {
 pub(super) fn check(args: &CheckArgs) -> anyhow::Result<u8> {
     let file = &args.config.config;
     let result = build_once(file, SystemTime::now()).and_then(|built| {
-        let registry = built.router.registry.as_ref();
-        match registry.and_then(|registry| registry.api.as_ref()) {
-            None => Ok(built),
-            Some(api) => match server::check(api) {
-                Ok(()) => Ok(built),
-                Err(error) => {
-                    let reason = InvalidValue::new(error.to_string());
-                    Err(ConfigErrors::whole_file(file, reason))
-                }
-            },
+        let Some(config) = &built.router.registry else {
+            return Ok(built);
+        };
+        match registry::check::check(config) {
+            Ok(()) => Ok(built),
+            Err(error) => {
+                let reason = InvalidValue::new(error.to_string());
+                Err(ConfigErrors::whole_file(file, reason))
+            }
         }
     });
     let code = if result.is_ok() { OK } else { FAILED };

@@ -85,8 +85,9 @@ enum Command {
     Run(run::RunArgs),
     /// Tell everything that is wrong with a configuration
     ///
-    /// Reads what `run` would read, certificates included, and serves nothing. Ends with 1 if `run`
-    /// would refuse it.
+    /// Reads what `run` would read, certificates included, and asks whether it may write where `run`
+    /// would write; serves and changes nothing. Ends with 1 if `run` would refuse it: ask as the user
+    /// that the router runs as.
     Check(check::CheckArgs),
     /// List the rules in the order of matching
     Routes(routes::RoutesArgs),

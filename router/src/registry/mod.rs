@@ -13,6 +13,7 @@ pub mod ahead;
 pub mod api;
 pub mod auth;
 pub mod change;
+pub mod check;
 pub mod claims;
 pub mod client;
 pub mod follow;
@@ -20,6 +21,7 @@ mod hex;
 pub(crate) mod jitter;
 pub mod keys;
 pub mod memory;
+pub mod origin;
 pub mod record;
 pub mod route;
 pub mod server;
@@ -28,6 +30,7 @@ pub mod start;
 pub mod store;
 pub mod tickets;
 pub mod turns;
+mod upkeep;
 pub mod view;
 
 #[cfg(test)]

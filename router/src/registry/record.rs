@@ -75,8 +75,8 @@ pub struct Check {
     /// Seconds from the start of one check to the start of the next, 1 to 3,600.
     #[schema(minimum = 1, maximum = 3600)]
     pub interval: u32,
-    /// Seconds that one check may take, at most `interval`.
-    #[schema(minimum = 1, maximum = 3600)]
+    /// Seconds that one check may take, at most `interval` and 10.
+    #[schema(minimum = 1, maximum = 10)]
     pub timeout: u32,
     /// Failures in a row until an endpoint is left out, 1 to 100.
     #[schema(minimum = 1, maximum = 100)]
@@ -151,6 +151,12 @@ impl std::fmt::Debug for TicketEpoch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "epoch {}", self.epoch)
     }
+}
+
+impl Check {
+    /// Seconds that one check may take at most. Routers make few checks at once: a slow one keeps
+    /// others waiting.
+    pub const LONGEST: u32 = 10;
 }
 
 impl RouteSource {

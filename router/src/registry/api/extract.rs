@@ -4,6 +4,7 @@
 use std::error::Error;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::rejection::{
     BytesRejection, FailedToBufferBody, JsonRejection, PathRejection, QueryRejection,
 };
@@ -16,6 +17,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use super::problem::{Problem, reason};
+use crate::registry::auth::Unchanged;
 
 /// How long a body may take to arrive, an extension of requests. Shorter than the deadline of the
 /// request as a whole, so that the answer says which of both it was. Without it, 5 s.
@@ -32,6 +34,11 @@ pub struct Json<T>(pub T);
 /// The query.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Query<T>(pub T);
+
+/// The query of a call that takes none. A misspelt or misplaced parameter is told rather than
+/// ignored: `?tenant=acme` on a call that knows no such thing must not act for somebody else.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoQuery;
 
 /// What stands in the path.
 #[derive(Clone, Copy, Debug, Default)]
@@ -75,6 +82,17 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     }
 }
 
+impl<S: Send + Sync> FromRequestParts<S> for NoQuery {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        match parts.uri.query() {
+            None | Some("") => Ok(Self),
+            Some(_) => Err(Problem::malformed("query: this call takes no parameters")),
+        }
+    }
+}
+
 impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
     type Rejection = Problem;
 
@@ -96,8 +114,9 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
 }
 
 /// The answer to a path that the API does not have.
-pub async fn unknown_path(uri: Uri) -> Problem {
-    Problem::not_found(format!("there is no {}", uri.path()))
+pub async fn unknown_path(uri: Uri) -> (Extension<Unchanged>, Problem) {
+    let problem = Problem::not_found(format!("there is no {}", uri.path()));
+    (Extension(Unchanged), problem)
 }
 
 /// The answer to a method that a path does not take; axum adds `Allow`.
@@ -182,6 +201,7 @@ mod tests {
 
     fn app() -> Router {
         let with_fallbacks = Router::new()
+            .route("/plain", get(async |_: NoQuery| "plain"))
             .route("/things", put(async |Json(thing): Json<Thing>| Json(thing)))
             .route(
                 "/numbers/{number}",
@@ -222,6 +242,8 @@ mod tests {
             ("GET", "/numbers/12", "", "12"),
             ("GET", "/pages?limit=3", "", "3"),
             ("GET", "/pages", "", "7"),
+            ("GET", "/plain", "", "plain"),
+            ("GET", "/plain?", "", "plain"),
         ] {
             let response = ask(method, path, json, body).await;
             assert_eq!(response.status(), 200, "{path}");
@@ -319,6 +341,7 @@ mod tests {
                 "invalid",
                 "unknown field `limits`",
             ),
+            ("GET", "/plain?x", json, "", 400, "invalid", "no parameters"),
             ("GET", "/nowhere", json, "", 404, "not-found", "/nowhere"),
             (
                 "PUT",

@@ -6,7 +6,7 @@ use axum::extract::State;
 use http::StatusCode;
 
 use super::Api;
-use super::extract::Json;
+use super::extract::{Json, NoQuery};
 use super::types::Health;
 
 /// Tells whether changes can be made here
@@ -14,7 +14,7 @@ use super::types::Health;
 /// 503 means: try another registry. Routers serve what they know all the same.
 #[utoipa::path(get, path = "/v1/health", tag = "about", security(()),
     responses((status = 200, body = Health), (status = 503, body = Health), super::responses::ForAnybody))]
-pub(super) async fn health(State(api): State<Arc<Api>>) -> (StatusCode, Json<Health>) {
+pub(super) async fn health(State(api): State<Arc<Api>>, _: NoQuery) -> (StatusCode, Json<Health>) {
     let reachable = api.registry.is_reachable();
     let revision = api.registry.view().revision().0;
     let (status, store) = if reachable {

@@ -1,14 +1,19 @@
 //! `/v1/instances` and `/v1/tenants/{tenant}/instances/{instance}`: where registrars announce.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
+use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::Api;
-use super::extract::{Json, Path, Query};
+use super::extract::{Json, NoQuery, Path, Query};
+use super::pages::Page;
 use super::problem::Problem;
 use super::responses::{Always, ForNames};
 use super::types::{Announced, Announcement, Instance, Instances, ListQuery};
@@ -25,7 +30,7 @@ pub(super) async fn list(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Query(query): Query<ListQuery>,
-) -> Result<Json<Instances>, Problem> {
+) -> Result<Json<InstancesPage>, Problem> {
     let tenant = valid::limited_to(&caller, query.tenant.as_deref())?;
     let limit = valid::page(query.limit)?;
     let after = match query.after.as_deref() {
@@ -42,24 +47,36 @@ pub(super) async fn list(
         (after, _) => after,
     };
     let view = api.registry.view();
-    let mut found = view
+    let found = view
         .instances_after(after)
         .take_while(|(owner, ..)| tenant.is_none_or(|tenant| *owner == tenant));
-    let page: Vec<_> = found.by_ref().take(limit).collect();
-    let last = page
-        .last()
-        .map(|(owner, name, _)| format!("{owner}/{name}"));
-    let next = found.next().and(last);
-    let instances = page.into_iter().map(|(tenant, instance, entry)| Instance {
-        tenant: tenant.to_owned(),
-        instance: instance.to_owned(),
-        ttl: entry.record.ttl,
-        hosts: entry.record.hosts.clone(),
-    });
-    Ok(Json(Instances {
-        instances: instances.collect(),
+    let mut page = Page::new(limit);
+    let (mut last, mut next) = (None, None);
+    for (tenant, instance, entry) in found {
+        if page.is_full() {
+            next = last;
+            break;
+        }
+        page.push(&Instance {
+            tenant: tenant.to_owned(),
+            instance: instance.to_owned(),
+            ttl: entry.record.ttl,
+            hosts: entry.record.hosts.clone(),
+        });
+        last = Some(format!("{tenant}/{instance}"));
+    }
+    Ok(Json(InstancesPage {
+        instances: page.into_entries(),
         next,
     }))
+}
+
+/// [`Instances`], as they are answered.
+#[derive(Serialize)]
+pub(super) struct InstancesPage {
+    instances: Vec<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
 }
 
 /// Announces everything that an instance offers
@@ -74,6 +91,7 @@ pub(super) async fn put(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Path((tenant, instance)): Path<(String, String)>,
+    _: NoQuery,
     Json(announcement): Json<Announcement>,
 ) -> Result<Response, Problem> {
     let request = Announce {
@@ -86,15 +104,27 @@ pub(super) async fn put(
         quota: api.quota,
     };
     let (owner, name) = (request.tenant.into(), request.instance.to_owned());
+    let hosts = request.routes.iter().map(|(host, _)| host.to_string());
+    let endpoints: BTreeSet<SocketAddr> = request
+        .routes
+        .iter()
+        .flat_map(|(_, source)| source.endpoints.iter().copied())
+        .collect();
+    let change = Change {
+        tenant: Some(owner),
+        action: Some("announce"),
+        object: Some(name),
+        hosts: hosts.collect(),
+        endpoints: endpoints.into_iter().collect(),
+        revision: None,
+    };
     let done = change::announce(&api.registry, &*api.files, request).await?;
     if done.renewed {
         return Ok((Extension(Unchanged), Json(done)).into_response());
     }
     let change = Change {
-        tenant: Some(owner),
-        action: Some("announce"),
-        object: Some(name),
         revision: Some(Revision(done.revision)),
+        ..change
     };
     Ok((Extension(change), Json(done)).into_response())
 }
@@ -109,6 +139,7 @@ pub(super) async fn delete(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Path((tenant, instance)): Path<(String, String)>,
+    _: NoQuery,
 ) -> Result<(StatusCode, Extension<Change>), Problem> {
     let tenant = valid::acting_for(&caller, &tenant)?;
     let instance = valid::label("instance", &instance)?;
@@ -118,6 +149,7 @@ pub(super) async fn delete(
         action: Some("withdraw"),
         object: Some(instance.to_owned()),
         revision: Some(revision),
+        ..Change::default()
     };
     Ok((StatusCode::NO_CONTENT, Extension(change)))
 }

@@ -8,6 +8,7 @@ mod document;
 pub mod extract;
 mod health;
 mod instances;
+mod pages;
 pub mod problem;
 mod responses;
 mod routes;
@@ -52,13 +53,14 @@ pub const OPEN_PATHS: [&str; 2] = ["/v1/health", "/v1/openapi.json"];
 
 /// Every call, without whoever finds out who calls.
 pub fn app(api: Arc<Api>) -> Router {
-    let document = document().to_string();
+    // Anybody may ask for it: the answers share one piece of memory.
+    let document = bytes::Bytes::from(document().to_string());
     let json = [(http::header::CONTENT_TYPE, "application/json")];
     let (router, _) = parts().split_for_parts();
     router
         .route(
             "/v1/openapi.json",
-            get(move || std::future::ready((json, document.clone()))),
+            get(move |_: extract::NoQuery| std::future::ready((json, document.clone()))),
         )
         .layer(map_response_with_state(Arc::clone(&api), once_seen))
         .with_state(api)

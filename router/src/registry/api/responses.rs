@@ -35,7 +35,10 @@ impl utoipa::IntoResponses for Always {
 
 impl utoipa::IntoResponses for ForAnybody {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        problems(&[(429, "Too many requests: Retry-After says when to come back")])
+        problems(&[
+            (400, "The request cannot be read"),
+            (429, "Too many requests: Retry-After says when to come back"),
+        ])
     }
 }
 

@@ -8,7 +8,7 @@ use axum::extract::State;
 use http::StatusCode;
 
 use super::Api;
-use super::extract::{Json, Path};
+use super::extract::{Json, NoQuery, Path};
 use super::problem::Problem;
 use super::responses::{Always, ForNames};
 use super::types::{NewToken, Token, TokenSpec, Tokens};
@@ -47,6 +47,7 @@ pub(super) async fn list(
 pub(super) async fn create(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
+    _: NoQuery,
     Json(spec): Json<TokenSpec>,
 ) -> Result<(StatusCode, Extension<Change>, Json<NewToken>), Problem> {
     valid::operator(&caller)?;
@@ -67,6 +68,7 @@ pub(super) async fn create(
         action: Some("create-token"),
         object: Some(new.token.id.clone()),
         revision: Some(revision),
+        ..Change::default()
     };
     let token = NewToken {
         id: new.token.id.clone(),
@@ -85,6 +87,7 @@ pub(super) async fn revoke(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
+    _: NoQuery,
 ) -> Result<(StatusCode, Extension<Change>), Problem> {
     valid::operator(&caller)?;
     let digits = id.len() == 16 && id.bytes().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'));

@@ -248,8 +248,12 @@ fn router_check(check: &Check) -> Result<(), Problem> {
     if !(1..=3600).contains(&check.interval) {
         return wrong("interval", "must be from 1 to 3600 seconds");
     }
-    if !(1..=check.interval).contains(&check.timeout) {
-        return wrong("timeout", "must be from 1 second to the interval");
+    if !(1..=check.interval.min(Check::LONGEST)).contains(&check.timeout) {
+        let rule = format!(
+            "must be from 1 second to the interval, and at most {}",
+            Check::LONGEST
+        );
+        return wrong("timeout", &rule);
     }
     if !(1..=100).contains(&check.failures) {
         return wrong("failures", "must be from 1 to 100");

@@ -8,7 +8,7 @@ use config::route::HostMatch;
 use http::StatusCode;
 
 use super::Api;
-use super::extract::{Json, Path, Query};
+use super::extract::{Json, NoQuery, Path, Query};
 use super::problem::Problem;
 use super::responses::{Always, ForNames};
 use super::types::{TenantQuery, Zone, ZoneSpec, Zones};
@@ -54,6 +54,7 @@ pub(super) async fn put(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Path((tenant, pattern)): Path<(String, String)>,
+    _: NoQuery,
     Json(spec): Json<ZoneSpec>,
 ) -> Result<(StatusCode, Extension<Change>, Json<Zone>), Problem> {
     valid::operator(&caller)?;
@@ -87,6 +88,7 @@ pub(super) async fn delete(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Path((tenant, pattern)): Path<(String, String)>,
+    _: NoQuery,
 ) -> Result<(StatusCode, Extension<Change>), Problem> {
     valid::operator(&caller)?;
     let tenant = valid::label("tenant", &tenant)?;
@@ -103,5 +105,6 @@ fn leased(tenant: &str, action: &'static str, pattern: &HostMatch, revision: Rev
         action: Some(action),
         object: Some(pattern.to_string()),
         revision: Some(revision),
+        ..Change::default()
     }
 }

@@ -9,9 +9,10 @@
 //! has the event. The failure is logged, and `router_registry_audit_failures_total` counts the
 //! lines that are missing: alert on it.
 //!
-//! Not here: renewals that change nothing, and calls that were turned away for lack of a credential
-//! or by a limit (the log and the metrics count those). Whoever has no credential cannot fill a
-//! disk.
+//! Not here: renewals that change nothing, calls that were turned away for lack of a credential or
+//! by a limit, and those that are no calls of the API at all: unknown paths, methods and types of
+//! bodies (the log and the metrics count those). Whoever has no credential cannot fill a disk, and
+//! whoever has one not by being refused: see [`refusals`](super::refusals).
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -31,6 +32,8 @@ use crate::observe::metrics::Registry;
 use crate::observe::timestamp::rfc3339;
 use crate::registry::store::Revision;
 
+/// Bytes of an object that are recorded: a path may be of any length.
+const LONGEST_OBJECT: usize = 300;
 /// Lines that may wait to be written.
 const LINES: usize = 1024;
 /// How long an answer waits for its line: a disk may hang.
@@ -47,6 +50,10 @@ pub struct Change {
     pub action: Option<&'static str>,
     /// What it was done to: a host rule, an instance, the id of a token. The path otherwise.
     pub object: Option<String>,
+    /// Every name that it is about, if the object is none.
+    pub hosts: Vec<String>,
+    /// Where requests go after it.
+    pub endpoints: Vec<SocketAddr>,
     /// The store's revision that made it.
     pub revision: Option<Revision>,
 }
@@ -70,14 +77,21 @@ pub struct AuditEvent {
     pub tenant: Option<Arc<str>>,
     /// What was to be done.
     pub action: String,
-    /// What it was to be done to.
+    /// What it was to be done to; a long one is cut and ends in `…`.
     pub object: String,
+    /// Every name that it is about, if the object is none: at most as many as may be announced.
+    pub hosts: Vec<String>,
+    /// Where requests go after it: at most as many as a route may have.
+    pub endpoints: Vec<SocketAddr>,
     /// `done`, or the reason of the refusal.
     pub outcome: &'static str,
     /// The answer's status.
     pub status: u16,
     /// The store's revision that made it.
     pub revision: Option<Revision>,
+    /// How many refusals the line stands for, if there were too many to write each: this is the
+    /// last of them.
+    pub refusals: Option<u64>,
 }
 
 /// An event as a line of the file.
@@ -91,10 +105,16 @@ struct Line<'a> {
     tenant: Option<&'a str>,
     action: &'a str,
     object: &'a str,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    hosts: &'a [String],
+    #[serde(skip_serializing_if = "<[SocketAddr]>::is_empty")]
+    endpoints: &'a [SocketAddr],
     outcome: &'a str,
     status: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     revision: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refusals: Option<u64>,
 }
 
 impl AuditEvent {
@@ -109,14 +129,27 @@ impl AuditEvent {
             tenant: self.tenant.as_deref(),
             action: &self.action,
             object: &self.object,
+            hosts: &self.hosts,
+            endpoints: &self.endpoints,
             outcome: self.outcome,
             status: self.status,
             revision: self.revision.map(|Revision(revision)| revision),
+            refusals: self.refusals,
         };
         let mut line = serde_json::to_vec(&line).expect("texts and numbers are JSON");
         line.push(b'\n');
         line
     }
+}
+
+/// An object as it is recorded.
+#[must_use]
+pub fn shortened(mut object: String) -> String {
+    if object.len() > LONGEST_OBJECT {
+        object.truncate(object.floor_char_boundary(LONGEST_OBJECT));
+        object.push('…');
+    }
+    object
 }
 
 /// Records events.
@@ -157,9 +190,12 @@ impl AuditLog {
             tenant = event.tenant.as_deref(),
             action = %event.action,
             object = ?event.object,
+            hosts = (!event.hosts.is_empty()).then(|| debug(&event.hosts)),
+            endpoints = (!event.endpoints.is_empty()).then(|| debug(&event.endpoints)),
             outcome = event.outcome,
             status = event.status,
             revision = event.revision.map(|Revision(revision)| revision),
+            refusals = event.refusals,
             "change"
         );
         let Some(queue) = &self.file else {
@@ -286,10 +322,20 @@ mod tests {
             tenant: Some("acme".into()),
             action: "put".to_owned(),
             object: object.to_owned(),
+            hosts: vec!["www.example.org".to_owned()],
+            endpoints: vec!["10.0.0.1:80".parse().unwrap()],
             outcome: "done",
             status: 201,
             revision: Some(Revision(7)),
+            refusals: None,
         }
+    }
+
+    #[test]
+    fn a_long_object_is_cut_between_characters() {
+        assert_eq!(shortened("x".repeat(300)), "x".repeat(300));
+        let cut = shortened(format!("x{}", "é".repeat(8000)));
+        assert_eq!(cut, format!("x{}…", "é".repeat(149)));
     }
 
     fn metrics() -> Arc<Registry> {
@@ -317,6 +363,8 @@ mod tests {
             "tenant": "acme",
             "action": "put",
             "object": "a\nb\u{2028}\"",
+            "hosts": ["www.example.org"],
+            "endpoints": ["10.0.0.1:80"],
             "outcome": "done",
             "status": 201,
             "revision": 7,

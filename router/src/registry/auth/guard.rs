@@ -10,19 +10,21 @@ use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use http::header::{AUTHORIZATION, CACHE_CONTROL};
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
-use super::audit::{AuditEvent, AuditLog, Change, Unchanged};
+use super::audit::{AuditEvent, AuditLog, Change, Unchanged, shortened};
 use super::certificate::{CertificateIdentity, NoIdentity};
 use super::credential::{BearerToken, Caller};
 use super::limits::{Demand, Exceeded, Limits, Permit, Source};
+use super::refusals::{Recorded, Refusals};
+use super::standing::Standing;
 use super::tokens::{TokenRefused, Tokens};
 use crate::observe::metrics::Registry;
 use crate::registry::api::OPEN_PATHS;
@@ -31,6 +33,12 @@ use crate::registry::api::problem::{AnsweredReason, Problem};
 
 /// The path whose answers stay open.
 const WATCH: &str = "/v1/watch";
+/// Statuses of requests that are no calls of the API: nothing that could be changed is meant.
+const NO_CALLS: [StatusCode; 3] = [
+    StatusCode::METHOD_NOT_ALLOWED,
+    StatusCode::PAYLOAD_TOO_LARGE,
+    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+];
 
 /// The other end of a connection; an extension of each of its requests.
 #[derive(Clone, Debug)]
@@ -53,6 +61,8 @@ pub struct Guard {
     pub limits: Limits,
     /// Records changes.
     pub audit: AuditLog,
+    /// How many refused changes it records.
+    pub refusals: Refusals,
     /// Counts answers.
     pub metrics: Arc<Registry>,
     /// How long a handler may take.
@@ -102,7 +112,17 @@ impl Guard {
             request.headers(),
             SystemTime::now(),
         );
-        // From here on nobody needs it.
+        let demand = if request.uri().path() == WATCH {
+            Demand::Watch
+        } else {
+            Demand::Request
+        };
+        // Whoever watches is looked at again; but for that nobody needs it from here on.
+        let mut authorization = HeaderMap::new();
+        if let (Demand::Watch, Some(value)) = (demand, request.headers_mut().remove(AUTHORIZATION))
+        {
+            authorization.insert(AUTHORIZATION, value);
+        }
         request.headers_mut().remove(AUTHORIZATION);
         let for_body = BodyDeadline(self.deadline / 2);
         request.extensions_mut().insert(for_body);
@@ -124,17 +144,17 @@ impl Guard {
             self.limits.admit_anonymous(source).map_err(turned_away)?;
             return self.in_time(respond(request, next)).await;
         };
-        let demand = if path == WATCH {
-            Demand::Watch
-        } else {
-            Demand::Request
-        };
         let permit = self.limits.admit(&caller, demand).map_err(turned_away)?;
         let permit = Arc::new(permit);
         request.extensions_mut().insert(caller.clone());
         if reads {
-            let response = self.in_time(respond(request, next)).await;
-            return response.map(|response| holding(response, permit));
+            let response = self.in_time(respond(request, next)).await?;
+            let mut response = holding(response, permit);
+            if demand == Demand::Watch {
+                let standing = Standing::new(self, caller, peer, authorization);
+                response.extensions_mut().insert(standing);
+            }
+            return Ok(response);
         }
         // In a task of its own: a client that goes away, or a deadline, must not cut off a change
         // between the store and the audit log.
@@ -143,7 +163,8 @@ impl Guard {
             let (method, path) = (request.method().clone(), request.uri().path().to_owned());
             let response = respond(request, next).await;
             if let Some(event) = event(&caller, &peer, &method, path, &response) {
-                guard.audit.record(&event).await;
+                let made = response.status().is_success();
+                guard.record(event, made).await;
             }
             holding(response, permit)
         });
@@ -153,6 +174,29 @@ impl Guard {
             tracing::error!(%error, "a change was cut off");
             Problem::internal()
         })
+    }
+
+    /// Records a change, unless its caller was refused very often lately: then in one line with
+    /// others, when their time has come.
+    async fn record(self: &Arc<Self>, event: AuditEvent, made: bool) {
+        let recorded = if made {
+            Recorded::Now
+        } else {
+            self.refusals.count(&event, Instant::now())
+        };
+        match recorded {
+            Recorded::Now => self.audit.record(&event).await,
+            Recorded::WithOthers => {}
+            Recorded::After(time) => {
+                let guard = Arc::clone(self);
+                tokio::spawn(async move {
+                    tokio::time::sleep(time).await;
+                    if let Some(line) = guard.refusals.left_out(&event.caller) {
+                        guard.audit.record(&line).await;
+                    }
+                });
+            }
+        }
     }
 
     async fn in_time<T>(&self, work: impl Future<Output = T>) -> Result<T, Problem> {
@@ -168,7 +212,7 @@ impl Guard {
 
 /// Why nobody is known to call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum NotKnown {
+pub(super) enum NotKnown {
     /// The credential is missing or no good.
     Refused(Cow<'static, str>),
     /// It cannot be told yet.
@@ -177,7 +221,7 @@ enum NotKnown {
 
 /// Who calls, by certificate or by token. Who shows both must be the same by both: it is not for us
 /// to choose.
-fn authenticate(
+pub(super) fn authenticate(
     tokens: &Tokens,
     certificate: Option<&Result<CertificateIdentity, NoIdentity>>,
     headers: &HeaderMap,
@@ -270,11 +314,11 @@ fn event(
     response: &Response,
 ) -> Option<AuditEvent> {
     let extensions = response.extensions();
-    if extensions.get::<Unchanged>().is_some() {
+    let status = response.status();
+    if extensions.get::<Unchanged>().is_some() || NO_CALLS.contains(&status) {
         return None;
     }
     let change = extensions.get::<Change>().cloned().unwrap_or_default();
-    let status = response.status();
     let outcome = match extensions.get::<AnsweredReason>() {
         Some(AnsweredReason(reason)) => reason,
         None if status.is_success() => "done",
@@ -288,10 +332,13 @@ fn event(
         peer: peer.address,
         tenant: change.tenant.or_else(|| caller.tenant().cloned()),
         action: action.unwrap_or_else(|| method.as_str().to_ascii_lowercase()),
-        object: change.object.unwrap_or(path),
+        object: shortened(change.object.unwrap_or(path)),
+        hosts: change.hosts,
+        endpoints: change.endpoints,
         outcome,
         status: status.as_u16(),
         revision: change.revision,
+        refusals: None,
     })
 }
 

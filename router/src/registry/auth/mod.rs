@@ -15,6 +15,8 @@ pub mod credential;
 pub mod guard;
 pub mod limits;
 pub mod operators;
+pub mod refusals;
+pub mod standing;
 pub mod tokens;
 
 pub use audit::{Change, Unchanged};

@@ -143,6 +143,8 @@ impl From<StoreError> for Problem {
                 tracing::debug!(reason, "the registry's store is out of reach");
                 Self::store_unreachable("the registry cannot take changes now")
             }
+            // Whoever looks after etcd tells of it.
+            StoreError::Full => Self::store_full(),
             StoreError::LeaseGone => Self::busy("the lease ended meanwhile"),
             StoreError::Compacted => Self::busy("too much changed meanwhile"),
             StoreError::Failed(reason) => {

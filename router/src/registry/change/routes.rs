@@ -1,5 +1,8 @@
 //! Routes that are put and deleted by calls rather than announced.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use aws_lc_rs::digest::{SHA256, digest};
 use config::route::{HostMatch, UpstreamProtocol};
 
@@ -10,7 +13,7 @@ use crate::registry::api::types;
 use crate::registry::claims::{Basis, Claim};
 use crate::registry::hex::to_hex;
 use crate::registry::keys::{self, API_SOURCE};
-use crate::registry::record::{Protocol, RouteSource};
+use crate::registry::record::{Protocol, RouteSource, Trust};
 use crate::registry::shared::RouteRegistry;
 use crate::registry::store::{KeyValue, LeaseId, Listing, Put, Revision, Transaction};
 use crate::registry::view::{Source, View, resolve};
@@ -123,7 +126,8 @@ pub async fn put_route(
     Ok((revision, put))
 }
 
-/// Deletes what [`put_route`] put; what instances announced goes when they withdraw it.
+/// Deletes what [`put_route`] put; what instances announced goes when they withdraw it. Whose it was
+/// comes back.
 ///
 /// # Errors
 /// If there is nothing of that, or not as expected.
@@ -132,9 +136,9 @@ pub async fn delete_route(
     tenant: Option<&str>,
     host: &HostMatch,
     expect: &Expect,
-) -> Result<Revision, Problem> {
+) -> Result<(Revision, Arc<str>), Problem> {
     let ranges = [keys::sources(host)];
-    let (revision, lease) = transact(registry, &ranges, |listing| {
+    let (revision, (holder, lease)) = transact(registry, &ranges, |listing| {
         let entries = of_host(listing, host);
         let all = sources(&entries, host);
         let theirs = |it: &&Source| tenant.is_none_or(|tenant| *it.tenant == *tenant);
@@ -157,11 +161,12 @@ pub async fn delete_route(
             deletes: vec![key],
             ..Transaction::default()
         };
-        Ok(Decision::Commit(transaction, lease))
+        let holder = Arc::clone(&put.tenant);
+        Ok(Decision::Commit(transaction, (holder, lease)))
     })
     .await?;
     give_back(registry, lease).await;
-    Ok(revision)
+    Ok((revision, holder))
 }
 
 /// Ends a lease that nothing hangs on any more: each was granted for one route that was put. Best
@@ -228,6 +233,7 @@ pub fn represent(host: &HostMatch, sources: &[Source]) -> Option<types::Route> {
         check: route.check,
         sources: theirs.into_iter().map(source).collect(),
         revision: newest.0,
+        authorities: BTreeMap::new(),
     })
 }
 
@@ -243,11 +249,23 @@ pub fn etag(sources: &[Source]) -> String {
 }
 
 fn source(source: &Source) -> types::Source {
+    let tls = source.tls.as_deref().map(|tls| types::SourceTls {
+        server_name: tls.server_name.clone(),
+        trust: match (&tls.trust, &source.ca) {
+            (Trust::CaPem(_), ca) => {
+                types::SourceTrust::CaSha256(ca.as_deref().unwrap_or_default().to_owned())
+            }
+            (Trust::System, _) => types::SourceTrust::System,
+            (Trust::InsecureAcceptAnyCertificate, _) => {
+                types::SourceTrust::InsecureAcceptAnyCertificate
+            }
+        },
+    });
     types::Source {
         source: source.name.to_string(),
         endpoints: source.spec.endpoints.clone(),
         protocol: source.spec.protocol,
-        tls: source.tls.as_deref().cloned(),
+        tls,
         ttl: source.spec.ttl,
     }
 }

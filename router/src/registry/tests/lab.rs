@@ -15,9 +15,10 @@ use tower::ServiceExt as _;
 
 use crate::control::RegistryUpdate;
 use crate::registry::api::{Api, app};
-use crate::registry::auth::{Caller, Role};
+use crate::registry::auth::{Caller, Change, Role};
 use crate::registry::change::{FileNames, Quota};
 use crate::registry::follow::{Follower, Publish};
+use crate::registry::keys::STORE_ID;
 use crate::registry::record::TicketSecrets;
 use crate::registry::route::{RegistryRoute, RouteChange};
 use crate::registry::shared::RouteRegistry;
@@ -44,6 +45,8 @@ pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
     pub(super) body: Value,
+    /// What the audit log would tell of it.
+    pub(super) change: Option<Change>,
 }
 
 struct Recorder(Published);
@@ -137,6 +140,10 @@ impl Lab {
             follower,
             _folder: folder,
         };
+        // The follower writes it, and nothing else by itself.
+        while lab.registry.view().store_id().is_none() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
         for (name, range) in [("a", "10.0.1.0/24"), ("b", "10.0.2.0/24")] {
             let body = json!({"addresses": [range]});
             let path = format!("/v1/zones/{name}/*.{name}.example.org");
@@ -187,6 +194,7 @@ impl Lab {
             status: parts.status.as_u16(),
             headers: parts.headers,
             body,
+            change: parts.extensions.get().cloned(),
         }
     }
 
@@ -256,7 +264,12 @@ impl Lab {
         let listing = self.registry.store.list().await.unwrap();
         (
             listing.revision,
-            listing.entries.into_iter().map(|it| it.key).collect(),
+            listing
+                .entries
+                .into_iter()
+                .map(|it| it.key)
+                .filter(|key| key != STORE_ID)
+                .collect(),
         )
     }
 }

@@ -12,6 +12,7 @@ mod schedule;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -26,7 +27,9 @@ use super::Endpoint;
 use crate::observe::metrics::Registry;
 use crate::registry::record::Check;
 
-/// Checks that are under way at once. More are late, not lost: endpoints keep their last state.
+/// Checks that are under way at once. More are late, not lost: endpoints keep their last state. One
+/// tenant has at most [`MOST_OF_ONE`](schedule::MOST_OF_ONE) of them, and each ends after
+/// [`Check::LONGEST`] at the latest.
 const MOST_AT_ONCE: usize = 256;
 
 /// Which endpoints of an upstream fail their checks, in the upstream's order. Workers pass them
@@ -107,15 +110,16 @@ async fn run(
     let started = Instant::now();
     let now = || u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     let mut schedule = Schedule::default();
-    let mut probes: JoinSet<(u64, Result<(), ProbeError>)> = JoinSet::new();
+    let mut probes: JoinSet<Result<(), ProbeError>> = JoinSet::new();
+    // Which check a task makes.
+    let mut checks = HashMap::new();
     loop {
         while probes.len() < MOST_AT_ONCE
             && let Some(job) = schedule.take_due(now())
         {
-            probes.spawn(async move {
-                let id = job.id;
-                (id, probe(&job).await)
-            });
+            let id = job.id;
+            let task = probes.spawn(async move { probe(&job).await });
+            checks.insert(task.id(), id);
         }
         let wake = schedule.next_due().filter(|_| probes.len() < MOST_AT_ONCE);
         let sleep = Duration::from_millis(wake.map_or(0, |due| due.saturating_sub(now())));
@@ -124,13 +128,19 @@ async fn run(
                 Some(update) => schedule.update(update, now(), &mut random),
                 None => return,
             },
-            Some(joined) = probes.join_next() => match joined {
-                Ok((id, outcome)) => {
-                    if let Some(change) = schedule.finished(id, outcome.is_ok(), now()) {
-                        log(&change, outcome.err());
+            Some(joined) = probes.join_next_with_id() => {
+                let (task, outcome) = match joined {
+                    Ok((task, outcome)) => (task, outcome),
+                    Err(error) => {
+                        tracing::error!(%error, "a check of an endpoint broke off");
+                        (error.id(), Err(ProbeError::BrokeOff))
                     }
+                };
+                if let Some(id) = checks.remove(&task)
+                    && let Some(change) = schedule.finished(id, outcome.is_ok(), now())
+                {
+                    log(&change, outcome.err());
                 }
-                Err(error) => tracing::error!(%error, "a check of an endpoint broke off"),
             },
             () = tokio::time::sleep(sleep), if wake.is_some() => {}
         }

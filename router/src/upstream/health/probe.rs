@@ -10,6 +10,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 
 use super::schedule::Job;
+use crate::registry::record::Check;
 use crate::upstream::Stream;
 use crate::upstream::connect::{ConnectError, Wanted, connect};
 
@@ -31,6 +32,9 @@ pub(super) enum ProbeError {
     /// The connection broke, or what came is not HTTP.
     #[error("no answer: {0}")]
     Http(#[from] hyper::Error),
+    /// A mistake of ours.
+    #[error("the check broke off")]
+    BrokeOff,
     /// An answer that says no.
     #[error("answered with {0}")]
     Status(StatusCode),
@@ -40,7 +44,7 @@ pub(super) enum ProbeError {
 /// long as the check allows.
 pub(super) async fn probe(job: &Job) -> Result<(), ProbeError> {
     let check = &job.spec.check;
-    let timeout = Duration::from_secs(check.timeout.into());
+    let timeout = patience(check);
     let wanted = match job.endpoint.protocol {
         UpstreamProtocol::Http1 => Wanted::Http1,
         UpstreamProtocol::Http2 => Wanted::Http2,
@@ -70,6 +74,11 @@ pub(super) async fn probe(job: &Job) -> Result<(), ProbeError> {
     tokio::time::timeout(timeout, attempt)
         .await
         .unwrap_or(Err(ProbeError::Timeout))
+}
+
+/// How long a check may take. A record may be older than the rule that limits it.
+pub(super) fn patience(check: &Check) -> Duration {
+    Duration::from_secs(check.timeout.min(Check::LONGEST).into())
 }
 
 /// The rule's own name, or for a suffix one that it takes: the star must not be empty, and every

@@ -13,16 +13,30 @@ use crate::upstream::Endpoint;
 /// First checks are spread over this much, in milliseconds, or over the interval if that is less:
 /// a new route should not wait for an hour, nor all of them be checked at once after a start.
 const SPREAD: u64 = 10_000;
+/// Checks of one tenant that are under way at once: endpoints that accept and say nothing hold up
+/// their own tenant's checks, not everybody's.
+pub(super) const MOST_OF_ONE: usize = 32;
 
 /// Everything that is checked.
 #[derive(Default)]
 pub(super) struct Schedule {
     routes: HashMap<HostMatch, Vec<u64>>,
     endpoints: HashMap<u64, Checked>,
-    /// When which endpoint is due. Those under way are not in it.
-    due: BTreeSet<(u64, u64)>,
+    tenants: HashMap<Arc<str>, Tenant>,
+    /// Tenants that may have a check made, each with when its first one is due.
+    turns: BTreeSet<(u64, Arc<str>)>,
+    /// Whose checks are under way. Their endpoints may be gone meanwhile.
+    under_way: HashMap<u64, Arc<str>>,
     last_id: u64,
     unhealthy: u64,
+}
+
+/// The checks of one tenant.
+#[derive(Default)]
+struct Tenant {
+    /// When which endpoint is due. Those under way are not in it.
+    due: BTreeSet<(u64, u64)>,
+    under_way: usize,
 }
 
 /// One endpoint of one route.
@@ -96,10 +110,16 @@ impl Schedule {
         }
     }
 
-    /// The next check that is due, if one is. Its answer goes to [`Schedule::finished`].
+    /// The next check that is due, if one is, of a tenant that has not too many under way. Its
+    /// answer goes to [`Schedule::finished`].
     pub(super) fn take_due(&mut self, now: u64) -> Option<Job> {
-        let &(at, id) = self.due.first().filter(|(at, _)| *at <= now)?;
-        self.due.remove(&(at, id));
+        let (_, tenant) = self.turns.first().filter(|(at, _)| *at <= now)?;
+        let tenant = Arc::clone(tenant);
+        let (_, id) = self.change(&tenant, |tenant| {
+            tenant.under_way += 1;
+            tenant.due.pop_first()
+        })?;
+        self.under_way.insert(id, tenant);
         let checked = self.endpoints.get(&id)?;
         Some(Job {
             id,
@@ -108,18 +128,24 @@ impl Schedule {
         })
     }
 
-    /// When the next check is due.
+    /// When the next check is due, of a tenant that has not too many under way.
     pub(super) fn next_due(&self) -> Option<u64> {
-        self.due.first().map(|(at, _)| *at)
+        self.turns.first().map(|(at, _)| *at)
     }
 
     /// Takes the answer of a check, and says what that changed. The next one is due an interval
     /// after this one was; what is late by more than that is left out.
     pub(super) fn finished(&mut self, id: u64, passed: bool, now: u64) -> Option<Change> {
+        if let Some(tenant) = self.under_way.remove(&id) {
+            self.change(&tenant, |tenant| tenant.under_way -= 1);
+        }
         // The route may be gone meanwhile.
         let checked = self.endpoints.get_mut(&id)?;
-        checked.at = (checked.at + checked.spec.interval()).max(now);
-        self.due.insert((checked.at, id));
+        let at = (checked.at + checked.spec.interval()).max(now);
+        checked.at = at;
+        let tenant = Arc::clone(&checked.endpoint.tenant);
+        self.change(&tenant, |tenant| tenant.due.insert((at, id)));
+        let checked = self.endpoints.get_mut(&id)?;
         if !checked.state.observe(passed, checked.spec.check.failures) {
             return None;
         }
@@ -177,9 +203,10 @@ impl Schedule {
                 at,
                 state,
             };
+            let tenant = Arc::clone(&checked.endpoint.tenant);
             self.endpoints.insert(id, checked);
             if waits {
-                self.due.insert((at, id));
+                self.change(&tenant, |tenant| tenant.due.insert((at, id)));
             }
             ids.push(id);
         }
@@ -192,12 +219,36 @@ impl Schedule {
         let mut taken = Vec::with_capacity(ids.len());
         for id in ids {
             if let Some(checked) = self.endpoints.remove(&id) {
-                let waits = self.due.remove(&(checked.at, id));
+                let tenant = Arc::clone(&checked.endpoint.tenant);
+                let waits = self.change(&tenant, |tenant| tenant.due.remove(&(checked.at, id)));
                 self.unhealthy -= u64::from(checked.state.is_unhealthy);
                 taken.push((id, checked, waits));
             }
         }
         taken
+    }
+
+    /// Changes what there is of a tenant, and when it has its turn.
+    fn change<T>(&mut self, name: &Arc<str>, change: impl FnOnce(&mut Tenant) -> T) -> T {
+        let tenant = self.tenants.entry(Arc::clone(name)).or_default();
+        if let Some(at) = tenant.turn() {
+            self.turns.remove(&(at, Arc::clone(name)));
+        }
+        let outcome = change(tenant);
+        if let Some(at) = tenant.turn() {
+            self.turns.insert((at, Arc::clone(name)));
+        } else if tenant.due.is_empty() && tenant.under_way == 0 {
+            self.tenants.remove(name);
+        }
+        outcome
+    }
+}
+
+impl Tenant {
+    /// When its next check may be made.
+    fn turn(&self) -> Option<u64> {
+        let first = self.due.first().map(|(at, _)| *at);
+        first.filter(|_| self.under_way < MOST_OF_ONE)
     }
 }
 

@@ -9,14 +9,19 @@ use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use super::schedule::{Job, Spec, State};
+use super::probe::patience;
+use super::schedule::{Job, MOST_OF_ONE, Spec, State};
 use super::*;
 use crate::upstream::Retired;
 
 fn endpoint(address: SocketAddr, protocol: UpstreamProtocol) -> Arc<Endpoint> {
+    endpoint_of("acme", address, protocol)
+}
+
+fn endpoint_of(tenant: &str, address: SocketAddr, protocol: UpstreamProtocol) -> Arc<Endpoint> {
     Arc::new(Endpoint {
         id: 1,
-        tenant: "acme".into(),
+        tenant: tenant.into(),
         address,
         protocol,
         tls: None,
@@ -211,6 +216,48 @@ fn a_check_under_way_counts_across_a_change_and_not_for_what_is_gone() {
     schedule.update(HealthUpdate::Gone(host), 1000, &mut || 0);
     assert_eq!(schedule.finished(job.id, true, 1001), None);
     assert_eq!((schedule.unhealthy(), schedule.next_due()), (0, None));
+}
+
+#[test]
+fn a_tenant_whose_endpoints_say_nothing_holds_up_its_own_checks_only() {
+    let mut schedule = Schedule::default();
+    let many = route("a.example.org", &endpoints(300), check(None, 1));
+    set(&mut schedule, &many, 0);
+    let other = endpoint_of(
+        "other",
+        SocketAddr::from(([10, 0, 0, 2], 1)),
+        UpstreamProtocol::Http1,
+    );
+    let other = route("b.example.org", &[other], check(None, 1));
+    set(&mut schedule, &other, 5);
+    let silent: Vec<Job> = std::iter::from_fn(|| schedule.take_due(4)).collect();
+    assert_eq!(silent.len(), MOST_OF_ONE);
+    assert_eq!(schedule.next_due(), Some(5), "nobody wakes for the rest");
+    let job = schedule.take_due(5).unwrap();
+    assert_eq!(&*job.endpoint.tenant, "other");
+    assert!(schedule.take_due(5).is_none());
+    // Each place that is given back is for the next one, even if the route is gone.
+    schedule.finished(silent[0].id, false, 6);
+    let next = schedule.take_due(6).unwrap();
+    assert!(schedule.take_due(6).is_none());
+    schedule.update(HealthUpdate::Gone(many.host.clone()), 7, &mut || 0);
+    for job in silent[1..].iter().chain([&next]) {
+        schedule.finished(job.id, false, 8);
+    }
+    set(&mut schedule, &many, 9);
+    let again = std::iter::from_fn(|| schedule.take_due(9)).count();
+    assert_eq!(again, MOST_OF_ONE);
+}
+
+#[test]
+fn no_check_takes_longer_than_ten_seconds_whatever_its_record_says() {
+    for (recorded, taken) in [(1, 1), (10, 10), (11, 10), (3600, 10)] {
+        let check = Check {
+            timeout: recorded,
+            ..check(None, 1)
+        };
+        assert_eq!(patience(&check), Duration::from_secs(taken));
+    }
 }
 
 #[test]

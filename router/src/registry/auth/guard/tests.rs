@@ -11,9 +11,11 @@ use tokio::sync::Semaphore;
 use tower::ServiceExt as _;
 
 use super::*;
+use crate::registry::api::extract::too_large;
 use crate::registry::api::problem::ProblemBody;
 use crate::registry::auth::credential::{Role, TokenKind};
 use crate::registry::auth::limits::{FAILURES, OPEN_PER_CALLER};
+use crate::registry::auth::refusals::LINES;
 use crate::registry::auth::tokens::{NewToken, TokenSource, new_token};
 use crate::registry::record;
 use crate::registry::store::Revision;
@@ -41,6 +43,10 @@ impl Setup {
     }
 
     fn with(per_second: u32, deadline: Duration) -> Self {
+        Self::refusing(per_second, deadline, Refusals::default())
+    }
+
+    fn refusing(per_second: u32, deadline: Duration, refusals: Refusals) -> Self {
         let new = new_token(TokenKind::Tenant, &[7; 40]);
         let record = new.record("acme", "", 0, None);
         let token = new.token.reveal();
@@ -50,6 +56,7 @@ impl Setup {
             tokens: Tokens::new(Arc::new(One(new, record)), None),
             limits: Limits::new(per_second),
             audit: AuditLog::open(Some(audit.path()), Arc::clone(&metrics)).unwrap(),
+            refusals,
             metrics,
             deadline,
         };
@@ -107,6 +114,7 @@ fn api() -> Router {
         action: Some("lease"),
         object: Some("*.example.org".to_owned()),
         revision: Some(Revision(9)),
+        ..Change::default()
     };
     let panics = || async { assert!(std::hint::black_box(false), "as it should") };
     let never = || std::future::pending::<()>();
@@ -119,6 +127,12 @@ fn api() -> Router {
         .route(
             "/v1/refused",
             put(async || Problem::changed("not as it was")).delete(StatusCode::IM_A_TEAPOT),
+        )
+        .route("/v1/refused/{name}", put(async || Problem::changed("no")))
+        .route("/v1/large", put(async || too_large()))
+        .route(
+            "/v1/type",
+            put(async || Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid", "")),
         )
         .route("/v1/json", get(Json(1)).delete(Json(1)))
         .route("/v1/panics", get(panics).delete(panics))
@@ -336,7 +350,11 @@ async fn every_change_is_recorded_made_or_refused_and_a_renewal_is_not() {
         ("PUT", "/v1/renewal"),
         ("PUT", "/v1/refused?x=1"),
         ("DELETE", "/v1/refused"),
+        // No calls at all.
         ("DELETE", "/v1/nothing"),
+        ("POST", "/v1/zone"),
+        ("PUT", "/v1/large"),
+        ("PUT", "/v1/type"),
     ] {
         drop(setup.ask(method, path).await);
     }
@@ -359,11 +377,56 @@ async fn every_change_is_recorded_made_or_refused_and_a_renewal_is_not() {
         ["other", "lease", "*.example.org", "done", "200", "9"],
         ["acme", "put", "/v1/refused", "changed", "412", "null"],
         ["acme", "delete", "/v1/refused", "refused", "418", "null"],
-        ["acme", "delete", "/v1/nothing", "not-found", "404", "null"],
     ];
     assert_eq!(events, expected);
     let file = std::fs::read_to_string(setup.audit.path()).unwrap();
     assert!(!file.contains(&setup.token[21..]), "the secret");
+}
+
+#[tokio::test]
+async fn a_caller_who_is_refused_fills_no_disk() {
+    let setup = Setup::new();
+    let path = format!("/v1/refused/{}", "x".repeat(8000));
+    for _ in 0..LINES + 9 {
+        assert_eq!(setup.ask("PUT", &path).await.status(), 412);
+    }
+    assert_eq!(setup.ask("PUT", "/v1/zone").await.status(), 200);
+    let events = setup.events();
+    assert_eq!(
+        events.len(),
+        LINES as usize + 1,
+        "what was made is recorded"
+    );
+    assert_eq!(events.last().unwrap()["outcome"], "done");
+    let object = events[0]["object"].as_str().unwrap();
+    assert!(object.len() < 310 && object.ends_with('…'), "{object}");
+}
+
+#[tokio::test]
+async fn refusals_without_a_line_are_counted_in_one() {
+    let window = Duration::from_millis(200);
+    let setup = Setup::refusing(10_000, Duration::from_secs(10), Refusals::within(window));
+    let asked = u64::from(LINES) * 3;
+    for _ in 0..asked {
+        drop(setup.ask("PUT", "/v1/refused").await);
+    }
+    // However many windows that took: none is lost, and none told twice.
+    let told = || -> u64 {
+        let count = |event: &serde_json::Value| event["refusals"].as_u64().unwrap_or(1);
+        setup.events().iter().map(count).sum()
+    };
+    let end = std::time::Instant::now() + Duration::from_secs(10);
+    while told() < asked {
+        assert!(std::time::Instant::now() < end, "{}", told());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(told(), asked);
+    for event in setup.events() {
+        assert_eq!(
+            (&event["outcome"], &event["status"]),
+            (&"changed".into(), &412.into())
+        );
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,90 @@
+//! What the API takes, and what it refuses whoever asks.
+
+use serde_json::{Value, json};
+
+use super::lab::{Lab, announcement, operator, tenant};
+use crate::registry::api::document;
+
+#[tokio::test]
+async fn a_check_may_not_take_long() {
+    let lab = Lab::new().await;
+    let a = tenant("a");
+    for (timeout, status) in [(10, 201), (11, 422), (3600, 422)] {
+        let check = json!({"interval": 3600, "timeout": timeout, "failures": 1});
+        let body = json!({"endpoints": ["10.0.1.1:1"], "check": check});
+        let answer = lab
+            .call(&a, "PUT", "/v1/routes/www.a.example.org", body)
+            .await;
+        assert_eq!(answer.status, status, "{timeout}: {answer:?}");
+    }
+}
+
+/// Calls that are to take `tenant`; what they do not know is refused as it is by lists.
+const TAKE_A_TENANT: [(&str, &str); 3] = [
+    ("GET", "/v1/routes/{host}"),
+    ("DELETE", "/v1/routes/{host}"),
+    ("GET", "/v1/tokens"),
+];
+
+#[tokio::test]
+async fn no_call_ignores_a_parameter_that_it_does_not_know() {
+    let lab = Lab::new().await;
+    let document = document();
+    let before = lab.everything().await;
+    let mut calls = 0;
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        let target = path
+            .replace("{host}", "www.a.example.org")
+            .replace("{pattern}", "*.a.example.org")
+            .replace("{tenant}", "a")
+            .replace("{instance}", "w1")
+            .replace("{id}", "0123456789abcdef");
+        for method in methods.as_object().unwrap().keys() {
+            let method = method.to_ascii_uppercase();
+            if TAKE_A_TENANT.contains(&(&method, path)) {
+                continue;
+            }
+            let target = format!("{target}?surprise=1");
+            let answer = lab.call(&operator(), &method, &target, Value::Null).await;
+            let what = format!("{method} {target}: {answer:?}");
+            assert_eq!((answer.status, answer.reason()), (400, "invalid"), "{what}");
+            calls += 1;
+        }
+    }
+    assert!(calls > 9, "{calls}");
+    assert_eq!(lab.everything().await, before);
+}
+
+#[tokio::test]
+async fn the_audit_log_is_told_whose_names_lead_where() {
+    let lab = Lab::new().await;
+    let a = tenant("a");
+    let www = "/v1/routes/www.a.example.org";
+    let (one, two) = ("10.0.1.1:1", "10.0.1.2:2");
+    let put = lab
+        .call(&a, "PUT", www, json!({"endpoints": [two, one]}))
+        .await;
+    let put = put.change.unwrap();
+    let texts = |endpoints: &[std::net::SocketAddr]| -> Vec<String> {
+        endpoints.iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(
+        (put.action, texts(&put.endpoints)),
+        (Some("put-route"), vec![two.into(), one.into()])
+    );
+    let body = announcement(&[
+        ("x.a.example.org", one),
+        ("y.a.example.org", one),
+        ("y.a.example.org", two),
+    ]);
+    let announced = lab
+        .call(&a, "PUT", "/v1/tenants/a/instances/w1", body)
+        .await;
+    let announced = announced.change.unwrap();
+    assert_eq!(announced.hosts, ["x.a.example.org", "y.a.example.org"]);
+    assert_eq!(texts(&announced.endpoints), [one, two]);
+    assert!(announced.revision.is_some());
+    // An operator's deletion, too.
+    let deleted = lab.call(&operator(), "DELETE", www, Value::Null).await;
+    assert_eq!(deleted.change.unwrap().tenant.as_deref(), Some("a"));
+}
