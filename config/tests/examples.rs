@@ -174,6 +174,8 @@ fn the_full_router_example_shows_the_defaults() {
     let (full, least) = (full.api.unwrap(), least.api.unwrap());
     assert_eq!(full.requests_per_second, least.requests_per_second);
     assert_eq!(full.routes_per_tenant, least.routes_per_tenant);
+    assert_eq!(full.instances_per_tenant, least.instances_per_tenant);
+    assert_eq!(full.bytes_per_tenant, least.bytes_per_tenant);
     assert_eq!((least.operators, least.audit_log), (None, None));
 }
 

@@ -63,6 +63,8 @@ fn defaults() {
         audit_log: None,
         requests_per_second: 50,
         routes_per_tenant: 1000,
+        instances_per_tenant: 1000,
+        bytes_per_tenant: 64 << 20,
     };
     assert_eq!(read(API).api, Some(api));
     let etcd = EtcdStore {
@@ -83,13 +85,17 @@ fn defaults() {
 fn everything_said() {
     let text = format!(
         "{API}    operators: /o\n    audit_log: log/audit\n    requests_per_second: 7\n    \
-         routes_per_tenant: 9\n  state: s\n  batch: 0\n  ticket_rotation: 1m\n"
+         routes_per_tenant: 9\n    instances_per_tenant: 8\n    bytes_per_tenant: 1MiB\n  state: s\n  batch: 0\n  ticket_rotation: 1m\n"
     );
     let registry = read(&text);
     let api = registry.api.unwrap();
     assert_eq!(api.operators, Some("/o".into()));
     assert_eq!(api.audit_log, Some("/etc/gatehouse/log/audit".into()));
     assert_eq!((api.requests_per_second, api.routes_per_tenant), (7, 9));
+    assert_eq!(
+        (api.instances_per_tenant, api.bytes_per_tenant),
+        (8, 1 << 20)
+    );
     assert_eq!(registry.state, Path::new("/etc/gatehouse/s"));
     assert_eq!(registry.batch, Duration::ZERO);
     assert_eq!(registry.ticket_rotation, Duration::from_secs(60));
@@ -138,6 +144,16 @@ fn api() {
         API,
         (last, "client_ca: t\n    routes_per_tenant: 1000001"),
         "api.routes_per_tenant: must be from 1 to 1000000",
+    );
+    refused(
+        API,
+        (last, "client_ca: t\n    instances_per_tenant: 0"),
+        "api.instances_per_tenant: must be from 1 to 1000000",
+    );
+    refused(
+        API,
+        (last, "client_ca: t\n    bytes_per_tenant: 1KiB"),
+        "api.bytes_per_tenant: must be from 1048576B to 1073741824B",
     );
     let nobody = API.replace("    client_ca: tenants.pem\n", "");
     refused(

@@ -49,6 +49,10 @@ pub struct RegistryApi {
     pub requests_per_second: u32,
     /// Routes that one tenant may hold. 1,000.
     pub routes_per_tenant: u32,
+    /// Instances of one tenant that may announce. 1,000.
+    pub instances_per_tenant: u32,
+    /// Bytes of all records of one tenant's routes and instances. 64 MiB.
+    pub bytes_per_tenant: u64,
 }
 
 /// `registry.store`: where the registry's data is kept.

@@ -266,7 +266,12 @@ impl Control {
 
     /// Why a tenant's route, which may be `shared`, would be left out of force beside the files;
     /// `None` if it would not. Waits for nobody.
-    pub fn file_owner(&self, host: &HostMatch, tenant: &str, shared: bool) -> Option<FileConflict> {
+    pub fn file_conflict(
+        &self,
+        host: &HostMatch,
+        tenant: &str,
+        shared: bool,
+    ) -> Option<FileConflict> {
         let snapshot = self.published.load();
         let files = self.files.load();
         files.conflict(&snapshot.routes, host, tenant, shared)

@@ -8,15 +8,38 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use config::route::HostMatch;
+
 use super::store::Revision;
 
 /// How long something is remembered at most. A view that is so far behind follows a store that is
 /// known to be out of reach, and a commit that was not answered is made by then or never.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// The instances that the view may be wrong about.
+/// What the view may be wrong about: instances, and how much tenants have.
 #[derive(Debug, Default)]
-pub struct Ahead(Mutex<HashMap<String, HashMap<String, Mark>>>);
+pub struct Ahead {
+    instances: Mutex<HashMap<String, HashMap<String, Mark>>>,
+    added: Mutex<HashMap<String, Vec<Addition>>>,
+}
+
+/// What a commit added to what a tenant has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Added {
+    /// Rules that it did not hold.
+    pub hosts: Vec<HostMatch>,
+    /// An instance that did not announce.
+    pub instance: Option<String>,
+    /// Keys and values.
+    pub bytes: usize,
+}
+
+#[derive(Debug)]
+struct Addition {
+    revision: Revision,
+    at: Instant,
+    added: Added,
+}
 
 /// What is known of an instance's last change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,9 +112,41 @@ impl Ahead {
         mark.is_some_and(|mark| mark.is_ahead(followed, now))
     }
 
+    /// A commit added so much to what a tenant has. Forgets what a view at `followed` knows as well.
+    pub fn add(
+        &self,
+        tenant: &str,
+        added: Added,
+        revision: Revision,
+        followed: Revision,
+        now: Instant,
+    ) {
+        let mut tenants = self.added.lock().unwrap_or_else(PoisonError::into_inner);
+        let commits = tenants.entry(tenant.to_owned()).or_default();
+        commits.push(Addition {
+            revision,
+            at: now,
+            added,
+        });
+        tenants.retain(|_, commits| {
+            commits.retain(|it| it.is_ahead(followed, now));
+            !commits.is_empty()
+        });
+    }
+
+    /// What a tenant has beyond what a view at `followed` says.
+    pub fn added(&self, tenant: &str, followed: Revision, now: Instant) -> Vec<Added> {
+        let tenants = self.added.lock().unwrap_or_else(PoisonError::into_inner);
+        let commits = tenants.get(tenant).into_iter().flatten();
+        let ahead = commits.filter(|it| it.is_ahead(followed, now));
+        ahead.map(|it| it.added.clone()).collect()
+    }
+
     fn tenants(&self) -> MutexGuard<'_, HashMap<String, HashMap<String, Mark>>> {
         // Nothing in here panics between two changes that belong together.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.instances
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -99,6 +154,12 @@ impl Mark {
     fn is_ahead(&self, followed: Revision, now: Instant) -> bool {
         let is_new = now.saturating_duration_since(self.at) < LONGEST;
         is_new && (self.in_doubt || self.revision > followed)
+    }
+}
+
+impl Addition {
+    fn is_ahead(&self, followed: Revision, now: Instant) -> bool {
+        self.revision > followed && now.saturating_duration_since(self.at) < LONGEST
     }
 }
 
@@ -122,6 +183,23 @@ mod tests {
         ahead.refused("a", "w1", before);
         assert!(is_ahead(4) && !is_ahead(5), "the earlier one was made");
         assert!(!ahead.is_ahead("a", "w2", Revision(4), now));
+    }
+
+    #[test]
+    fn what_was_added_counts_until_the_view_counts_it() {
+        let (ahead, now) = (Ahead::default(), Instant::now());
+        let one = Added {
+            bytes: 100,
+            ..Added::default()
+        };
+        ahead.add("a", one.clone(), Revision(5), Revision(4), now);
+        ahead.add("a", one.clone(), Revision(6), Revision(4), now);
+        let count = |tenant, followed, now| ahead.added(tenant, Revision(followed), now).len();
+        assert_eq!(count("a", 4, now), 2);
+        assert_eq!((count("a", 5, now), count("a", 6, now)), (1, 0));
+        assert_eq!((count("b", 4, now), count("a", 4, now + LONGEST)), (0, 0));
+        ahead.add("b", one, Revision(7), Revision(7), now);
+        assert!(ahead.added.lock().unwrap().is_empty());
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! May a tenant claim a name, with these endpoints? Pure: what was read of the store goes in, the
-//! verdict comes out, and the ranges that it rests on are conditions of the transaction.
+//! verdict comes out, and the [`Basis`] that it rests on is a condition of the transaction.
 //!
 //! A name is free for a tenant if
 //! - one of its zones covers it, and each endpoint is in an address range of such a zone;
@@ -11,6 +11,7 @@
 //! of the store's transactions, not of anybody's clock.
 
 use std::borrow::Borrow;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use config::route::HostMatch;
@@ -60,51 +61,90 @@ pub enum Refusal {
     },
 }
 
-/// Everything in the store that the verdict on a claim rests on.
-#[must_use]
-pub fn ranges(tenant: &str, host: &HostMatch) -> Vec<Range> {
-    let mut ranges = vec![keys::zones(tenant), keys::sources(host)];
-    let wider = host.wider_suffixes();
-    ranges.extend(wider.map(|suffix| keys::sources(&HostMatch::Suffix(suffix.to_owned()))));
-    if let HostMatch::Suffix(suffix) = host {
-        ranges.push(keys::within(suffix));
-    }
-    ranges
+/// Everything in the store that verdicts on claims rest on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Basis {
+    /// What is read.
+    pub records: BTreeSet<Range>,
+    /// Where keys are enough, for they say whose names lie beneath a suffix: there may be very many.
+    pub keys: BTreeSet<Range>,
 }
 
-/// Judges a claim by what stands in its [`ranges`]; more may be among `found`. A claim that may be
-/// made rests on zones, whose keys come back: they must still be there when it is.
+impl Basis {
+    /// Of one claim.
+    #[must_use]
+    pub fn of(tenant: &str, host: &HostMatch, shared: bool) -> Self {
+        let mut records = BTreeSet::from([keys::zones(tenant), keys::sources(host)]);
+        let wider = host.wider_suffixes();
+        records.extend(wider.map(|suffix| keys::sources(&HostMatch::Suffix(suffix.to_owned()))));
+        let mut within = BTreeSet::new();
+        if let HostMatch::Suffix(suffix) = host
+            && !shared
+        {
+            within.insert(keys::within(suffix));
+        }
+        Self {
+            records,
+            keys: within,
+        }
+    }
+
+    /// Takes in what others rest on.
+    pub fn add(&mut self, other: Self) {
+        self.records.extend(other.records);
+        self.keys.extend(other.keys);
+    }
+
+    /// How many ranges there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.records.len() + self.keys.len()
+    }
+
+    /// Whether nothing matters.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<R: AsRef<[Range]> + ?Sized> From<&R> for Basis {
+    fn from(records: &R) -> Self {
+        Self {
+            records: records.as_ref().iter().cloned().collect(),
+            keys: BTreeSet::new(),
+        }
+    }
+}
+
+/// Judges a claim by what stands in its [`Basis`]; more may be among `found`. A claim that may be
+/// made rests on zones, whose keys come back: they must still be there when it is. There are as many
+/// as its endpoints need, at most one for each.
 ///
 /// # Errors
 /// Why the name is not the tenant's to hold.
 pub fn judge(claim: Claim<'_>, found: &[KeyValue]) -> Result<Vec<String>, Refusal> {
     let mut covering = Vec::new();
-    let mut resting_on = Vec::new();
-    for entry in found {
+    let zones = keys::zones(claim.tenant);
+    for entry in found.iter().filter(|it| zones.contains(&it.key)) {
         if let Some(Key::Zone { tenant, pattern }) = Key::parse(&entry.key)
             && tenant == claim.tenant
             && zone_covers(&pattern, claim.host)
             // A zone that cannot be read allows nothing.
             && let Ok(zone) = serde_json::from_slice::<Zone>(&entry.value)
         {
-            covering.push(zone);
-            resting_on.push(entry.key.clone());
+            covering.push((entry.key.as_str(), zone));
         }
     }
-    if covering.is_empty() {
-        return Err(Refusal::OutsideZones);
-    }
-    let stray = outside(&covering, claim.endpoints);
-    if let Some(stray) = stray {
-        return Err(Refusal::AddressOutsideZones(*stray));
-    }
+    let resting_on = allowing(&covering, claim.endpoints)?;
     for entry in found {
+        // Others' keys alone are taken apart: of the tenant's own there may be very many.
+        if keys::holder(&entry.key).is_none_or(|holder| holder == claim.tenant) {
+            continue;
+        }
         let Some(Key::Route { host, tenant, .. }) = Key::parse(&entry.key) else {
             continue;
         };
-        if tenant == claim.tenant {
-            continue;
-        }
         let by = tenant.to_owned();
         if host == *claim.host {
             return Err(Refusal::Held { by });
@@ -117,6 +157,46 @@ pub fn judge(claim: Claim<'_>, found: &[KeyValue]) -> Result<Vec<String>, Refusa
         }
     }
     Ok(resting_on)
+}
+
+/// Why a claim of a suffix is refused by these names beneath it, if it is.
+pub fn taken_by_suffix<'a>(
+    claim: Claim<'_>,
+    mut names: impl Iterator<Item = (&'a HostMatch, &'a str)>,
+) -> Option<Refusal> {
+    let (name, tenant) = names.find(|(name, tenant)| {
+        *tenant != claim.tenant && !claim.shared && claim.host.covers(name)
+    })?;
+    let by = tenant.to_owned();
+    Some(match name == claim.host {
+        true => Refusal::Held { by },
+        false => Refusal::Above {
+            name: name.clone(),
+            by,
+        },
+    })
+}
+
+/// As many of the zones that cover a name as its endpoints need.
+fn allowing(covering: &[(&str, Zone)], endpoints: &[SocketAddr]) -> Result<Vec<String>, Refusal> {
+    if covering.is_empty() {
+        return Err(Refusal::OutsideZones);
+    }
+    let mut chosen: Vec<&(&str, Zone)> = Vec::new();
+    for endpoint in endpoints {
+        let has = |zone: &Zone| {
+            let mut ranges = zone.addresses.iter();
+            ranges.any(|range| range.contains(endpoint.ip()))
+        };
+        if chosen.iter().any(|(_, zone)| has(zone)) {
+            continue;
+        }
+        match covering.iter().find(|(_, zone)| has(zone)) {
+            Some(zone) => chosen.push(zone),
+            None => return Err(Refusal::AddressOutsideZones(*endpoint)),
+        }
+    }
+    Ok(chosen.into_iter().map(|it| it.0.to_owned()).collect())
 }
 
 /// The first endpoint whose address is in none of these zones.
@@ -232,6 +312,30 @@ mod tests {
     }
 
     #[test]
+    fn a_claim_rests_on_no_more_zones_than_its_endpoints_need() {
+        let zones = [
+            zone("acme", "*.acme.org", "10.0.6.0/24"),
+            zone("acme", "*-7.acme.org", "10.0.7.0/24"),
+            zone("acme", "a-7.acme.org", "10.0.0.0/8"),
+            zone("acme", "*.acme.net", "10.0.0.0/8"),
+        ];
+        let rests_on = |endpoints: &[&str]| {
+            let endpoints: Vec<_> = endpoints.iter().map(|it| it.parse().unwrap()).collect();
+            let claim = Claim {
+                tenant: "acme",
+                host: &host("a-7.acme.org"),
+                shared: false,
+                endpoints: &endpoints,
+            };
+            judge(claim, &zones).map(|zones| zones.len())
+        };
+        assert_eq!(rests_on(&["10.0.7.1:1", "10.0.7.2:1"]), Ok(1));
+        assert_eq!(rests_on(&["10.0.6.1:1", "10.0.7.2:1"]), Ok(2));
+        assert_eq!(rests_on(&["10.1.0.1:1", "10.0.7.2:1"]), Ok(1));
+        rests_on(&["10.0.7.1:1", "192.0.2.1:1"]).unwrap_err();
+    }
+
+    #[test]
     fn what_another_holds_is_refused() {
         let by = || "other".to_owned();
         let zone = zone("acme", "*.x.org", "10.0.0.0/8");
@@ -315,8 +419,15 @@ mod tests {
             let mut found: Vec<_> = theirs.iter().map(|(name, shared)| held("other", &name.to_string(), *shared)).collect();
             found.push(zone("acme", "*.x.org", "10.0.0.0/8"));
             found.push(zone("acme", "*.y.org", "10.0.0.0/8"));
-            let ranges = ranges("acme", &ours);
-            let seen: Vec<_> = found.iter().filter(|it| ranges.iter().any(|range| range.contains(&it.key))).cloned().collect();
+            let basis = Basis::of("acme", &ours, shared);
+            let within = |ranges: &BTreeSet<Range>, key: &str| ranges.iter().any(|range| range.contains(key));
+            let seen: Vec<_> = found.iter().filter_map(|it| {
+                if within(&basis.records, &it.key) {
+                    return Some(it.clone());
+                }
+                let value = bytes::Bytes::new();
+                within(&basis.keys, &it.key).then(|| KeyValue { value, ..it.clone() })
+            }).collect();
             let endpoints = [INSIDE.parse().unwrap()];
             let claim = Claim { tenant: "acme", host: &ours, shared, endpoints: &endpoints };
             prop_assert_eq!(judge(claim, &found).is_ok(), judge(claim, &seen).is_ok());

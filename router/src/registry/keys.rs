@@ -103,6 +103,12 @@ pub fn route(host: &HostMatch, tenant: &str, source: &str) -> String {
     format!("{}{tenant}/{source}", of_host(host))
 }
 
+/// Whose route a key is, without looking at the rest of it; `None` if it is no route's.
+#[must_use]
+pub fn holder(key: &str) -> Option<&str> {
+    key.strip_prefix("route/")?.split('/').nth(1)
+}
+
 /// A registrar's announcement.
 #[must_use]
 pub fn instance(tenant: &str, instance: &str) -> String {
@@ -139,12 +145,6 @@ pub fn all_zones() -> Range {
     Range::prefix("zone/")
 }
 
-/// Every route.
-#[must_use]
-pub fn all_routes() -> Range {
-    Range::prefix("route/")
-}
-
 /// Everything that lies within a suffix, itself included. Names of more labels are in it as well,
 /// which a rule does not take.
 #[must_use]
@@ -179,8 +179,10 @@ mod tests {
                 source,
             };
             assert_eq!(Key::parse(&key), Some(parts));
+            assert_eq!(holder(&key), Some(tenant));
             let pattern = host;
             let key = zone(tenant, &pattern);
+            assert_eq!(holder(&key), None);
             assert_eq!(Key::parse(&key), Some(Key::Zone { tenant, pattern }));
         }
         let key = instance("acme", "w1");

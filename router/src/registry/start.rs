@@ -17,6 +17,7 @@ use std::time::{Duration, SystemTime};
 use config::router::{RegistryConfig, RegistryStore};
 
 use super::api::{Api, app};
+use super::change::Quota;
 use super::change::sweep::sweep;
 use super::follow::{Follower, Publish};
 use super::memory::Memory;
@@ -105,7 +106,11 @@ pub fn serve(
     let app = app(Arc::new(Api {
         registry: Arc::clone(registry),
         files: Arc::clone(control) as _,
-        routes_per_tenant: api.routes_per_tenant as usize,
+        quota: Quota {
+            routes: api.routes_per_tenant as usize,
+            instances: api.instances_per_tenant as usize,
+            bytes: usize::try_from(api.bytes_per_tenant).unwrap_or(usize::MAX),
+        },
     }));
     let tokens = Arc::clone(registry) as _;
     server::start(api, app, tokens, metrics, drain, ApiOptions::default()).map(Some)

@@ -4,6 +4,7 @@
 mod host_key;
 mod relist;
 mod source;
+mod usage;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::ops::Bound;
@@ -15,6 +16,8 @@ use config::route::HostMatch;
 pub use host_key::HostKey;
 pub use relist::relist;
 pub use source::{Source, resolve};
+pub use usage::Usage;
+use usage::Usages;
 
 use super::hex::to_hex;
 use super::keys::{self, Key};
@@ -33,6 +36,7 @@ pub struct View {
     routes: BTreeMap<Arc<HostKey>, Vec<Source>>,
     /// Names by tenant: a tenant's list must not cost a walk over everybody's.
     held: BTreeMap<Arc<str>, BTreeSet<Arc<HostKey>>>,
+    usages: Usages,
     instances: BTreeMap<(Arc<str>, Arc<str>), InstanceEntry>,
     zones: BTreeMap<Arc<str>, BTreeMap<HostMatch, ZoneEntry>>,
     /// Tenants whose zones changed, or may have, since they were last asked for.
@@ -62,6 +66,8 @@ pub struct InstanceEntry {
     pub record: Instance,
     /// What keeps it.
     pub lease: Option<LeaseId>,
+    /// Of its key and value.
+    pub bytes: u32,
 }
 
 /// A zone, and when it changed.
@@ -167,9 +173,30 @@ impl View {
         self.held.keys()
     }
 
+    /// Rules within a suffix with whoever has a source there, in order.
+    pub fn within<'a>(
+        &'a self,
+        suffix: &'a str,
+    ) -> impl Iterator<Item = (&'a HostMatch, &'a str)> + 'a {
+        // Its own rule comes first: a star is less than whatever may stand in a name.
+        let first = HostKey(HostMatch::Suffix(suffix.to_owned()));
+        self.routes
+            .range::<HostKey, _>(&first..)
+            .take_while(move |(key, _)| is_within(&key.0, suffix))
+            .flat_map(|(key, sources)| sources.iter().map(|it| (&key.0, &*it.tenant)))
+    }
+
     /// How many rules a tenant holds.
     pub fn held_by(&self, tenant: &str) -> usize {
         self.held.get(tenant).map_or(0, BTreeSet::len)
+    }
+
+    /// How much a tenant has.
+    pub fn usage(&self, tenant: &str) -> Usage {
+        Usage {
+            routes: self.held_by(tenant),
+            ..self.usages.of(tenant)
+        }
     }
 
     /// How many rules there are.
@@ -332,9 +359,17 @@ impl View {
                 source,
             }) => self.put_source(host, tenant, source, &entry, changes),
             Some(Key::Instance { tenant, instance }) => parse(&entry).map(|record| {
-                let lease = entry.lease;
+                let (lease, bytes) = (entry.lease, bytes_of(&entry));
                 let key = (self.name(tenant), self.name(instance));
-                self.instances.insert(key, InstanceEntry { record, lease });
+                self.usages.add(&key.0, 1, bytes);
+                let entry = InstanceEntry {
+                    record,
+                    lease,
+                    bytes,
+                };
+                if let Some(old) = self.instances.insert(key, entry) {
+                    self.usages.take(tenant, 1, old.bytes);
+                }
             }),
             Some(Key::Zone { tenant, pattern }) => parse(&entry).map(|record| {
                 let (tenant, modified) = (self.name(tenant), entry.modified);
@@ -392,6 +427,7 @@ impl View {
             created: entry.created,
             modified: entry.modified,
             lease: entry.lease,
+            bytes: bytes_of(entry),
         };
         let tenant = Arc::clone(&source.tenant);
         let key = match self.routes.get_key_value(&HostKey(host.clone())) {
@@ -399,9 +435,13 @@ impl View {
             None => Arc::new(HostKey(host)),
         };
         let sources = self.routes.entry(Arc::clone(&key)).or_default();
+        self.usages.add(&tenant, 0, source.bytes);
         let same = |it: &Source| (&it.tenant, &it.name) == (&source.tenant, &source.name);
         match sources.iter().position(same) {
-            Some(place) => sources[place] = source,
+            Some(place) => {
+                self.usages.take(&tenant, 0, sources[place].bytes);
+                sources[place] = source;
+            }
             None => {
                 sources.push(source);
                 sources.shrink_to_fit();
@@ -423,7 +463,9 @@ impl View {
                 source,
             }) => self.delete_source(host, tenant, source, revision, changes),
             Some(Key::Instance { tenant, instance }) => {
-                self.instances.remove(&(tenant.into(), instance.into()));
+                if let Some(old) = self.instances.remove(&(tenant.into(), instance.into())) {
+                    self.usages.take(tenant, 1, old.bytes);
+                }
             }
             Some(Key::Zone { tenant, pattern }) => {
                 if let Some(zones) = self.zones.get_mut(tenant) {
@@ -472,7 +514,8 @@ impl View {
         else {
             return;
         };
-        let tenant = sources.remove(place).tenant;
+        let Source { tenant, bytes, .. } = sources.remove(place);
+        self.usages.take(&tenant, 0, bytes);
         if !sources.iter().any(theirs)
             && let Some(held) = self.held.get_mut(&tenant)
         {
@@ -536,6 +579,17 @@ impl View {
         self.names.retain(|name| Arc::strong_count(name) > 1);
         self.tls.retain(|tls, _| Arc::strong_count(tls) > 1);
         self.tidy_at = 2 * (self.names.len() + self.tls.len()) + 1024;
+    }
+}
+
+fn bytes_of(entry: &KeyValue) -> u32 {
+    u32::try_from(entry.key.len() + entry.value.len()).unwrap_or(u32::MAX)
+}
+
+fn is_within(host: &HostMatch, suffix: &str) -> bool {
+    match host {
+        HostMatch::Exact(name) => name.as_str().ends_with(suffix),
+        HostMatch::Suffix(own) => own.as_str().ends_with(suffix),
     }
 }
 

@@ -9,7 +9,7 @@ use super::super::fields::addresses;
 use super::{EtcdStore, RegistryApi, RegistryConfig, RegistryStore};
 use crate::document::{Node, Value};
 use crate::error::{InvalidValue, quoted};
-use crate::net::kinds::{MAX_DURATION, duration};
+use crate::net::kinds::{MAX_DURATION, duration, size};
 use crate::net::url::https_url;
 use crate::reader::kinds::{
     Choice, FilePath, MappingKind, Placed, Text, choice, integer, list, mapping, placed,
@@ -139,6 +139,19 @@ impl Mapping for ReadApi {
             integer(1..=1_000_000),
             json!(1_000),
         );
+        let instances_per_tenant = f.defaulted(
+            "instances_per_tenant",
+            "Instances of one tenant that may announce.",
+            integer(1..=1_000_000),
+            json!(1_000),
+        );
+        let bytes_per_tenant = f.defaulted(
+            "bytes_per_tenant",
+            "Size of all that the registry keeps of one tenant's routes and instances, 1MiB to \
+             1GiB.",
+            size(1 << 20, 1 << 30),
+            json!("64MiB"),
+        );
         let listeners = listeners?;
         Some(Self {
             config: RegistryApi {
@@ -150,6 +163,8 @@ impl Mapping for ReadApi {
                 audit_log: audit_log?,
                 requests_per_second: u32::try_from(requests_per_second?).ok()?,
                 routes_per_tenant: u32::try_from(routes_per_tenant?).ok()?,
+                instances_per_tenant: u32::try_from(instances_per_tenant?).ok()?,
+                bytes_per_tenant: bytes_per_tenant?,
             },
             listeners,
         })

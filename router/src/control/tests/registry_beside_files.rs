@@ -51,7 +51,7 @@ fn a_name_that_stands_in_a_file_is_left_out_whoever_announces_it() {
             conflict.to_string().starts_with("it stands in a file: "),
             "{conflict}"
         );
-        let asked = control.file_owner(&host("www.example.org"), tenant, false);
+        let asked = control.file_conflict(&host("www.example.org"), tenant, false);
         assert_eq!(asked, Some(conflict));
     }
     // The file lets go of it: the registry's comes in force, and the last one that it said.
@@ -64,7 +64,7 @@ fn a_name_that_stands_in_a_file_is_left_out_whoever_announces_it() {
     );
     assert_eq!(counts(&control), (1, 0));
     assert_eq!(
-        control.file_owner(&host("www.example.org"), "globex", false),
+        control.file_conflict(&host("www.example.org"), "globex", false),
         None
     );
 }
@@ -134,7 +134,7 @@ fn a_suffix_that_takes_another_tenants_name_in_a_file_only_if_it_is_shared() {
     assert_eq!(counts(&control), (0, 1));
     let conflict = why(&control, "*.example.org").unwrap();
     assert!(matches!(&conflict, FileConflict::Above(rule) if &*rule.tenant == "acme"));
-    let asked = |shared| control.file_owner(&host("*.example.org"), "globex", shared);
+    let asked = |shared| control.file_conflict(&host("*.example.org"), "globex", shared);
     assert_eq!((asked(false), asked(true)), (Some(conflict), None));
 
     suffix.shared = true;

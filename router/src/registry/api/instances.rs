@@ -101,9 +101,10 @@ pub(super) async fn put(
         tenant: valid::acting_for(&caller, &tenant)?,
         instance: valid::label("instance", &instance)?,
         ttl: announcement.ttl,
+        digest: change::digest_of(&announcement),
         routes: valid::announcement(&announcement)?,
         credential: &caller.id,
-        most: api.routes_per_tenant,
+        quota: api.quota,
     };
     let (owner, name) = (request.tenant.into(), request.instance.to_owned());
     let hosts = request.routes.iter().map(|(host, _)| host.to_string());
@@ -120,7 +121,7 @@ pub(super) async fn put(
         endpoints: endpoints.into_iter().collect(),
         revision: None,
     };
-    let done = change::announce(&api.registry, &*api.files, &announcement, request).await?;
+    let done = change::announce(&api.registry, &*api.files, request).await?;
     if done.renewed {
         return Ok((Extension(Unchanged), Json(done)).into_response());
     }

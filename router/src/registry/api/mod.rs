@@ -34,7 +34,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::auth::audit::Change;
-use super::change::FileNames;
+use super::change::{FileNames, Quota};
 use super::shared::RouteRegistry;
 
 /// How long an answer waits for the view to have the change it tells of.
@@ -46,8 +46,8 @@ pub struct Api {
     pub registry: Arc<RouteRegistry>,
     /// Names that stand in files.
     pub files: Arc<dyn FileNames>,
-    /// Routes that one tenant may hold.
-    pub routes_per_tenant: usize,
+    /// What one tenant may have.
+    pub quota: Quota,
 }
 
 /// Paths that need no credential.

@@ -32,6 +32,12 @@ pub mod reason {
     pub const WOULD_EVICT: &str = "would-evict";
     /// 409: the tenant holds as many routes as it may.
     pub const TOO_MANY_ROUTES: &str = "too-many-routes";
+    /// 409: as many of the tenant's instances announce as may.
+    pub const TOO_MANY_INSTANCES: &str = "too-many-instances";
+    /// 409: a route would have more endpoints than routers take of one.
+    pub const TOO_MANY_ENDPOINTS: &str = "too-many-endpoints";
+    /// 409: the records of the tenant's routes and instances are as large as they may be together.
+    pub const TOO_MUCH_DATA: &str = "too-much-data";
     /// 412: it is not as `If-Match` or `If-None-Match` wants it.
     pub const CHANGED: &str = "changed";
     /// 400, 415 or 422: the request is not what the API takes.

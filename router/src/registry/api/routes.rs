@@ -177,7 +177,7 @@ pub(super) async fn put(
         host: &host,
         source,
         expect: expectation(&headers)?,
-        most: api.routes_per_tenant,
+        quota: api.quota,
         by_operator: caller.is_operator(),
     };
     let (revision, put) = change::put_route(&api.registry, &*api.files, request).await?;

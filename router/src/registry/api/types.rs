@@ -12,6 +12,8 @@ use crate::registry::record::{Check, Protocol, Tls};
 
 /// Endpoints of one route at most.
 pub const MAX_ENDPOINTS: usize = 64;
+/// Endpoints of one route at most, of all its sources together.
+pub const MAX_ENDPOINTS_TOGETHER: usize = 256;
 /// Routes of one announcement at most.
 pub const MAX_ANNOUNCED: usize = 32;
 /// Bounds of a time to live, in seconds.

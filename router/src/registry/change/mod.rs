@@ -3,6 +3,9 @@
 
 mod announce;
 mod evict;
+mod part;
+mod renew;
+mod room;
 mod routes;
 pub mod sweep;
 mod tokens;
@@ -13,29 +16,32 @@ use std::time::Duration;
 use config::route::HostMatch;
 
 use super::api::problem::{Problem, reason};
-use super::claims::Refusal;
+use super::claims::{self, Basis, Claim, Refusal};
 use super::jitter::fraction;
 use super::shared::RouteRegistry;
-use super::store::{Committed, Listing, Range, Revision, StoreError, Transaction};
+use super::store::{Committed, KeyValue, Listing, Revision, StoreError, TooLarge, Transaction};
 use super::turns::TooManyWait;
+use super::view::View;
 use crate::control::Control;
 
-pub use announce::{Announce, announce, withdraw};
+pub use announce::{Announce, announce, digest_of, withdraw};
 pub use evict::Evicted;
+pub use room::Quota;
 pub use routes::{Expect, PutRoute, RoutePut, delete_route, etag, put_route, represent};
 pub use tokens::{Withdrawn, create_token, revoke_token, withdraw_all_of};
 pub use zones::{ZoneChange, ZoneChanged, delete_zone, put_zone, zone_etag};
 
 /// How often a change is tried while others come between.
 const ATTEMPTS: u32 = 30;
-/// Conditions and changes of one transaction that every store takes (etcd's `--max-txn-ops`).
-const TRANSACTION_ITEMS: usize = 120;
+
+/// Names beneath a suffix from which on a claim of it is judged by the view first.
+const WIDE: usize = 1_000;
 
 /// Who stands in the routers' files: those names are nobody's to claim.
 pub trait FileNames: Send + Sync {
     /// Why a tenant may not claim a name, shared or not, if a file is the reason. For operators: it
     /// names the file, and perhaps another tenant.
-    fn file_owner(&self, host: &HostMatch, tenant: &str, shared: bool) -> Option<String>;
+    fn file_conflict(&self, host: &HostMatch, tenant: &str, shared: bool) -> Option<String>;
 }
 
 /// What a decision comes to.
@@ -51,26 +57,31 @@ enum Decision<T> {
 enum Unmade {
     /// It may not be, or others were quicker each time. Nothing of it was made.
     Refused(Problem),
+    /// As before, but for a part of it that was made already.
+    Partly(Problem),
     /// The store failed, perhaps after it had made the change.
     Store(StoreError),
 }
 
-/// Reads `ranges`, decides, commits; anew while somebody else writes into `ranges` meanwhile.
+/// Reads `basis`, decides, commits; anew while somebody else writes into it meanwhile.
 async fn transact<T>(
     registry: &RouteRegistry,
-    ranges: &[Range],
+    basis: impl Into<Basis>,
     mut decide: impl FnMut(&Listing) -> Result<Decision<T>, Problem>,
 ) -> Result<(Revision, T), Unmade> {
+    let Basis { records, keys } = basis.into();
+    let (records, keys) = (Vec::from_iter(records), Vec::from_iter(keys));
     for attempt in 0..ATTEMPTS {
-        let listing = registry.store.read(ranges).await?;
+        let listing = registry.store.read_partly(&records, &keys).await?;
         let (mut transaction, outcome) = match decide(&listing)? {
             Decision::Nothing(outcome) => return Ok((listing.revision, outcome)),
             Decision::Commit(transaction, outcome) => (transaction, outcome),
         };
-        transaction.unchanged = ranges.to_vec();
+        transaction.unchanged = [&records[..], &keys].concat();
         transaction.since = listing.revision;
         transaction.present.sort();
         transaction.present.dedup();
+        transaction.check_size()?;
         if let Committed::Done(revision) = registry.store.commit(&transaction).await? {
             return Ok((revision, outcome));
         }
@@ -96,6 +107,16 @@ impl From<Problem> for Unmade {
     }
 }
 
+impl From<TooLarge> for Unmade {
+    fn from(error: TooLarge) -> Self {
+        let TooLarge { count, what, limit } = error;
+        Self::Refused(Problem::invalid(format!(
+            "this takes {count} {what} of the store at once, and {limit} may be: ask for less, or \
+             without If-Match"
+        )))
+    }
+}
+
 impl From<StoreError> for Unmade {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
@@ -105,7 +126,7 @@ impl From<StoreError> for Unmade {
 impl From<Unmade> for Problem {
     fn from(unmade: Unmade) -> Self {
         match unmade {
-            Unmade::Refused(problem) => problem,
+            Unmade::Refused(problem) | Unmade::Partly(problem) => problem,
             Unmade::Store(error) => error.into(),
         }
     }
@@ -133,6 +154,45 @@ impl From<StoreError> for Problem {
                 Self::internal()
             }
         }
+    }
+}
+
+/// Judges a claim by what was read, and then by the files: whoever has no zone there does not learn
+/// which names stand in one. The keys that it rests on come back.
+fn judge(
+    files: &dyn FileNames,
+    claim: Claim<'_>,
+    found: &[KeyValue],
+    to_operator: bool,
+) -> Result<Vec<String>, Problem> {
+    let Claim { host, tenant, .. } = claim;
+    let zones =
+        claims::judge(claim, found).map_err(|refusal| refused(host, &refusal, to_operator))?;
+    match files.file_conflict(host, tenant, claim.shared) {
+        None => Ok(zones),
+        Some(why) => Err(stands_in_a_file(host, &why, to_operator)),
+    }
+}
+
+/// Refuses, without asking the store, a suffix with very many names beneath it that is refused for
+/// certain or nearly so: the store would hand over all their keys. Where there are few, the view is
+/// not trusted with a verdict: it is a moment behind.
+fn refuse_wide(view: &View, claim: Claim<'_>, to_operator: bool) -> Result<(), Problem> {
+    let HostMatch::Suffix(suffix) = claim.host else {
+        return Ok(());
+    };
+    if claim.shared || view.within(suffix.as_str()).nth(WIDE).is_none() {
+        return Ok(());
+    }
+    let mut zones = view.zones_of(claim.tenant);
+    let refusal = if !zones.any(|(pattern, _)| claims::zone_covers(pattern, claim.host)) {
+        Some(Refusal::OutsideZones)
+    } else {
+        claims::taken_by_suffix(claim, view.within(suffix.as_str()))
+    };
+    match refusal {
+        None => Ok(()),
+        Some(refusal) => Err(refused(claim.host, &refusal, to_operator)),
     }
 }
 
@@ -190,8 +250,8 @@ fn stands_in_a_file(host: &HostMatch, why: &str, to_operator: bool) -> Problem {
 }
 
 impl FileNames for Control {
-    fn file_owner(&self, host: &HostMatch, tenant: &str, shared: bool) -> Option<String> {
-        let conflict = Self::file_owner(self, host, tenant, shared);
+    fn file_conflict(&self, host: &HostMatch, tenant: &str, shared: bool) -> Option<String> {
+        let conflict = Self::file_conflict(self, host, tenant, shared);
         conflict.map(|conflict| conflict.to_string())
     }
 }

@@ -5,17 +5,17 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use config::route::{HostMatch, UpstreamProtocol};
-use http::StatusCode;
 
-use super::{Decision, FileNames, refused, stands_in_a_file, transact};
-use crate::registry::api::problem::{Problem, reason};
+use super::room::{Quota, make_room, took};
+use super::{Decision, FileNames, judge, refuse_wide, transact};
+use crate::registry::api::problem::Problem;
 use crate::registry::api::types;
-use crate::registry::claims::{self, Claim};
+use crate::registry::claims::{Basis, Claim};
 use crate::registry::hex::to_hex;
-use crate::registry::keys::{self, API_SOURCE, Key};
+use crate::registry::keys::{self, API_SOURCE};
 use crate::registry::record::{Protocol, RouteSource, Trust};
 use crate::registry::shared::RouteRegistry;
-use crate::registry::store::{Batch, Event, KeyValue, Listing, Put, Revision, Transaction};
+use crate::registry::store::{KeyValue, LeaseId, Listing, Put, Revision, Transaction};
 use crate::registry::view::{Source, View, resolve};
 
 /// A route to be put.
@@ -28,8 +28,8 @@ pub struct PutRoute<'a> {
     pub source: RouteSource,
     /// What has to be there before.
     pub expect: Expect,
-    /// Routes that the tenant may hold.
-    pub most: usize,
+    /// What the tenant may have.
+    pub quota: Quota,
     /// Whether an operator asks, who may know other tenants' names.
     pub by_operator: bool,
 }
@@ -68,18 +68,16 @@ pub async fn put_route(
     request: PutRoute<'_>,
 ) -> Result<(Revision, RoutePut), Problem> {
     let PutRoute { tenant, host, .. } = request;
-    if let Some(why) = files.file_owner(host, tenant, request.source.shared) {
-        return Err(stands_in_a_file(host, &why, request.by_operator));
-    }
-    let (held, holds) = {
-        let view = registry.view();
-        let holds = view.sources(host).iter().any(|it| *it.tenant == *tenant);
-        (view.held_by(tenant), holds)
+    let claim = Claim {
+        tenant,
+        host,
+        shared: request.source.shared,
+        endpoints: &request.source.endpoints,
     };
-    if !holds && held >= request.most {
-        return Err(too_many(request.most));
-    }
-    let _turn = registry.turns.take(tenant).await?;
+    let turn = registry.turns.take(tenant).await?;
+    let routes = [(host, &request.source)];
+    let added = make_room(registry, request.quota, (tenant, API_SOURCE), &routes)?;
+    refuse_wide(&registry.view(), claim, request.by_operator)?;
     let lease = match request.source.time_to_live() {
         Some(ttl) => Some(registry.store.grant(ttl).await?),
         None => None,
@@ -90,47 +88,35 @@ pub async fn put_route(
         value: value.into(),
         lease,
     };
-    let result = transact(registry, &claims::ranges(tenant, host), |listing| {
-        let claim = Claim {
-            tenant,
-            host,
-            shared: request.source.shared,
-            endpoints: &request.source.endpoints,
-        };
-        let zones = claims::judge(claim, &listing.entries)
-            .map_err(|refusal| refused(host, &refusal, request.by_operator))?;
-        let before = sources(listing, host);
-        request.expect.check(&before)?;
-        let mut present = zones;
-        if matches!(request.expect, Expect::Something | Expect::OneOf(_)) {
-            // A deletion since it was read is a change as well.
-            let known = before
-                .iter()
-                .map(|it| keys::route(host, &it.tenant, &it.name));
-            present.extend(known);
-        }
+    let basis = Basis::of(tenant, host, request.source.shared);
+    let result = transact(registry, basis, |listing| {
+        let mut present = judge(files, claim, &listing.entries, request.by_operator)?;
+        let before = of_host(listing, host);
+        present.extend(request.expect.check(host, &sources(&before, host))?);
         let transaction = Transaction {
             present,
             puts: vec![put.clone()],
             ..Transaction::default()
         };
-        Ok(Decision::Commit(
-            transaction,
-            (listing.clone(), before.is_empty()),
-        ))
+        Ok(Decision::Commit(transaction, before))
     })
     .await;
-    let (revision, (listing, created)) = match result {
+    if let Ok((revision, _)) = &result {
+        took(registry, tenant, added, *revision);
+    }
+    drop(turn);
+    let (revision, before) = match result {
         Ok(done) => done,
         Err(unmade) => {
-            if let Some(lease) = lease.filter(|_| unmade.is_certain()) {
-                // Best effort: a lease that nothing hangs on ends by itself.
-                let _ = registry.store.revoke(lease).await;
+            if unmade.is_certain() {
+                give_back(registry, lease).await;
             }
             return Err(unmade.into());
         }
     };
-    let now = after(listing, put, revision, host);
+    give_back(registry, lease_of(&before, &put.key)).await;
+    let created = before.is_empty();
+    let now = after(before, put, revision, host);
     let route = represent(host, &now).ok_or_else(Problem::internal)?;
     let put = RoutePut {
         route,
@@ -152,8 +138,9 @@ pub async fn delete_route(
     expect: &Expect,
 ) -> Result<(Revision, Arc<str>), Problem> {
     let ranges = [keys::sources(host)];
-    let done = transact(registry, &ranges, |listing| {
-        let all = sources(listing, host);
+    let (revision, (holder, lease)) = transact(registry, &ranges, |listing| {
+        let entries = of_host(listing, host);
+        let all = sources(&entries, host);
         let theirs = |it: &&Source| tenant.is_none_or(|tenant| *it.tenant == *tenant);
         let found: Vec<_> = all.iter().filter(theirs).collect();
         let Some(put) = found.iter().find(|it| *it.name == *API_SOURCE) else {
@@ -165,35 +152,63 @@ pub async fn delete_route(
                 )),
             });
         };
-        expect.check(&all)?;
         let key = keys::route(host, &put.tenant, API_SOURCE);
+        let mut present = expect.check(host, &all)?;
+        present.push(key.clone());
+        let lease = lease_of(&entries, &key);
         let transaction = Transaction {
-            present: vec![key.clone()],
+            present,
             deletes: vec![key],
             ..Transaction::default()
         };
-        Ok(Decision::Commit(transaction, Arc::clone(&put.tenant)))
+        let holder = Arc::clone(&put.tenant);
+        Ok(Decision::Commit(transaction, (holder, lease)))
     })
     .await?;
-    Ok(done)
+    give_back(registry, lease).await;
+    Ok((revision, holder))
+}
+
+/// Ends a lease that nothing hangs on any more: each was granted for one route that was put. Best
+/// effort, for it ends by itself as well.
+async fn give_back(registry: &RouteRegistry, lease: Option<LeaseId>) {
+    if let Some(lease) = lease {
+        let _ = registry.store.revoke(lease).await;
+    }
+}
+
+fn lease_of(entries: &[KeyValue], key: &str) -> Option<LeaseId> {
+    let entry = entries.iter().find(|it| it.key == key)?;
+    entry.lease
 }
 
 impl Expect {
-    fn check(&self, sources: &[Source]) -> Result<(), Problem> {
+    /// Whether it is met by the sources of a rule. The keys that must still be there for it come
+    /// back: a deletion since they were read is a change as well.
+    fn check(&self, host: &HostMatch, sources: &[Source]) -> Result<Vec<String>, Problem> {
         let met = match self {
             Self::Anything => true,
             Self::Nothing => sources.is_empty(),
             Self::Something => !sources.is_empty(),
             Self::OneOf(tags) => !sources.is_empty() && tags.contains(&etag(sources)),
         };
-        if met {
-            return Ok(());
+        if !met {
+            return Err(Problem::changed(match self {
+                Self::Nothing => "the route is there already",
+                _ if sources.is_empty() => "there is no such route",
+                _ => "the route is no longer the one that If-Match names",
+            }));
         }
-        Err(Problem::changed(match self {
-            Self::Nothing => "the route is there already",
-            _ if sources.is_empty() => "there is no such route",
-            _ => "the route is no longer the one that If-Match names",
-        }))
+        let resting_on = match self {
+            Self::Anything | Self::Nothing => &[],
+            // Any one will do.
+            Self::Something => &sources[..1],
+            Self::OneOf(_) => sources,
+        };
+        let keys = resting_on.iter();
+        Ok(keys
+            .map(|it| keys::route(host, &it.tenant, &it.name))
+            .collect())
     }
 }
 
@@ -233,12 +248,6 @@ pub fn etag(sources: &[Source]) -> String {
     format!("\"{}\"", to_hex(&digest.as_ref()[..8]))
 }
 
-/// The refusal of one name too many.
-pub(super) fn too_many(most: usize) -> Problem {
-    let detail = format!("the tenant holds {most} routes, and may hold no more");
-    Problem::new(StatusCode::CONFLICT, reason::TOO_MANY_ROUTES, detail)
-}
-
 fn source(source: &Source) -> types::Source {
     let tls = source.tls.as_deref().map(|tls| types::SourceTls {
         server_name: tls.server_name.clone(),
@@ -262,32 +271,44 @@ fn source(source: &Source) -> types::Source {
     }
 }
 
-/// The sources of a rule, out of all that was read.
-fn sources(listing: &Listing, host: &HostMatch) -> Vec<Source> {
-    let of_host = |entry: &&KeyValue| matches!(Key::parse(&entry.key), Some(Key::Route { host: other, .. }) if other == *host);
+/// The records of a rule, out of all that was read.
+fn of_host(listing: &Listing, host: &HostMatch) -> Vec<KeyValue> {
+    let range = keys::sources(host);
+    let entries = listing.entries.iter();
+    entries
+        .filter(|it| range.contains(&it.key))
+        .cloned()
+        .collect()
+}
+
+/// The sources that these records of a rule tell of.
+fn sources(entries: &[KeyValue], host: &HostMatch) -> Vec<Source> {
     let mut view = View::default();
     view.reset(Listing {
-        revision: listing.revision,
-        entries: listing.entries.iter().filter(of_host).cloned().collect(),
+        revision: Revision::default(),
+        entries: entries.to_vec(),
     });
     view.sources(host).to_vec()
 }
 
 /// The sources of a rule with one that was put since.
-fn after(listing: Listing, put: Put, revision: Revision, host: &HostMatch) -> Vec<Source> {
-    let known = listing.entries.iter().find(|it| it.key == put.key);
+fn after(
+    mut entries: Vec<KeyValue>,
+    put: Put,
+    revision: Revision,
+    host: &HostMatch,
+) -> Vec<Source> {
+    let known = entries.iter().position(|it| it.key == put.key);
     let entry = KeyValue {
-        created: known.map_or(revision, |it| it.created),
+        created: known.map_or(revision, |place| entries[place].created),
         key: put.key,
         value: put.value,
         modified: revision,
         lease: put.lease,
     };
-    let mut view = View::default();
-    view.reset(listing);
-    view.apply(Batch {
-        revision,
-        events: vec![Event::Put(entry)],
-    });
-    view.sources(host).to_vec()
+    match known {
+        Some(place) => entries[place] = entry,
+        None => entries.push(entry),
+    }
+    sources(&entries, host)
 }

@@ -112,6 +112,8 @@ impl Setup {
             audit_log: Some(path("audit.log")),
             requests_per_second,
             routes_per_tenant: 1000,
+            instances_per_tenant: 1000,
+            bytes_per_tenant: 1 << 20,
         };
         let store = Arc::new(Store::default());
         let metrics = Arc::new(Registry::new(UNIX_EPOCH));

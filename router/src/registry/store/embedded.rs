@@ -59,9 +59,13 @@ impl Embedded {
         Ok(Self { file, log, writer })
     }
 
-    /// See [`Store::read`](super::Store::read).
-    pub(super) async fn read(&self, ranges: Vec<Range>) -> Result<Listing, StoreError> {
-        self.look(move |file| file.read(&ranges)).await
+    /// See [`Store::read_partly`](super::Store::read_partly). What is in `keys` comes last.
+    pub(super) async fn read(
+        &self,
+        ranges: Vec<Range>,
+        keys: Vec<Range>,
+    ) -> Result<Listing, StoreError> {
+        self.look(move |file| file.read(&ranges, &keys)).await
     }
 
     /// See [`Store::list`](super::Store::list).

@@ -60,19 +60,26 @@ impl Etcd {
         })
     }
 
-    /// See [`Store::read`](super::Store::read). Ranges are in order and do not overlap.
-    pub(super) async fn read(&self, ranges: &[Range]) -> Result<Listing, StoreError> {
-        let gets: Vec<TxnOp> = match ranges {
-            // For the revision.
-            [] => vec![self.look()],
-            ranges => {
-                let gets = ranges.iter().map(|range| {
-                    let options = GetOptions::new().with_range(self.prefix.of(&range.end));
-                    TxnOp::get(self.prefix.of(&range.start), Some(options))
-                });
-                gets.collect()
-            }
+    /// See [`Store::read_partly`](super::Store::read_partly). Ranges are in order and do not overlap
+    /// with others of their kind; what is in `keys` comes last.
+    pub(super) async fn read(
+        &self,
+        ranges: &[Range],
+        keys: &[Range],
+    ) -> Result<Listing, StoreError> {
+        let get = |range: &Range, options: GetOptions| {
+            let options = options.with_range(self.prefix.of(&range.end));
+            TxnOp::get(self.prefix.of(&range.start), Some(options))
         };
+        let whole = ranges.iter().map(|range| get(range, GetOptions::new()));
+        let keys = keys
+            .iter()
+            .map(|range| get(range, GetOptions::new().with_keys_only()));
+        let mut gets: Vec<TxnOp> = whole.chain(keys).collect();
+        if gets.is_empty() {
+            // For the revision.
+            gets.push(self.look());
+        }
         let answer = self
             .members
             .call(Repeat::Always, |mut link| {
@@ -154,7 +161,7 @@ impl Etcd {
 
     /// The cluster's revision, which costs next to nothing to ask for.
     async fn now(&self) -> Result<Revision, StoreError> {
-        self.read(&[]).await.map(|seen| seen.revision)
+        self.read(&[], &[]).await.map(|seen| seen.revision)
     }
 
     async fn page(

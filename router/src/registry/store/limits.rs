@@ -13,28 +13,51 @@ pub const MOST_CHANGES: usize = 128;
 /// them.
 pub const LARGEST_TRANSACTION_BYTES: usize = 1024 * 1024;
 
+/// A transaction that no store takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the transaction has {count} {what}, and {limit} may be")]
+pub struct TooLarge {
+    /// How many of them it has.
+    pub count: usize,
+    /// Of conditions, changes or bytes.
+    pub what: &'static str,
+    /// How many there may be.
+    pub limit: usize,
+}
+
+impl Transaction {
+    /// Whether every store takes so much at once.
+    ///
+    /// # Errors
+    /// What there is too much of.
+    pub fn check_size(&self) -> Result<(), TooLarge> {
+        let conditions = self.unchanged.len() + self.present.len();
+        let changes = self.puts.len() + self.deletes.len();
+        let ranges = self.unchanged.iter();
+        let puts = self.puts.iter();
+        let bytes = ranges
+            .map(|it| it.start.len() + it.end.len())
+            .sum::<usize>()
+            + self.present.iter().map(String::len).sum::<usize>()
+            + puts.map(|it| it.key.len() + it.value.len()).sum::<usize>()
+            + self.deletes.iter().map(String::len).sum::<usize>();
+        for (count, limit, what) in [
+            (conditions, MOST_CONDITIONS, "conditions"),
+            (changes, MOST_CHANGES, "changes"),
+            (bytes, LARGEST_TRANSACTION_BYTES, "bytes"),
+        ] {
+            if count > limit {
+                return Err(TooLarge { count, what, limit });
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Whether every store takes it.
 pub(super) fn check(transaction: &Transaction) -> Result<(), StoreError> {
-    let conditions = transaction.unchanged.len() + transaction.present.len();
-    let changes = transaction.puts.len() + transaction.deletes.len();
-    let ranges = transaction.unchanged.iter();
-    let puts = transaction.puts.iter();
-    let bytes = ranges
-        .map(|it| it.start.len() + it.end.len())
-        .sum::<usize>()
-        + transaction.present.iter().map(String::len).sum::<usize>()
-        + puts.map(|it| it.key.len() + it.value.len()).sum::<usize>()
-        + transaction.deletes.iter().map(String::len).sum::<usize>();
-    for (count, limit, what) in [
-        (conditions, MOST_CONDITIONS, "conditions"),
-        (changes, MOST_CHANGES, "changes"),
-        (bytes, LARGEST_TRANSACTION_BYTES, "bytes"),
-    ] {
-        if count > limit {
-            let text = format!("the transaction has {count} {what}, and {limit} may be");
-            return Err(StoreError::Failed(text));
-        }
-    }
+    let fits = transaction.check_size();
+    fits.map_err(|error| StoreError::Failed(error.to_string()))?;
     let mut keys = HashSet::new();
     let changed = transaction.puts.iter().map(|put| &put.key);
     for key in changed.chain(&transaction.deletes) {
@@ -47,7 +70,7 @@ pub(super) fn check(transaction: &Transaction) -> Result<(), StoreError> {
 }
 
 /// The same keys in ranges that are in order and do not overlap.
-pub(super) fn ranges(ranges: &[Range]) -> Result<Vec<Range>, StoreError> {
+pub(super) fn ranges(ranges: &[Range]) -> Vec<Range> {
     let mut sorted: Vec<Range> = ranges
         .iter()
         .filter(|it| it.start < it.end)
@@ -65,14 +88,16 @@ pub(super) fn ranges(ranges: &[Range]) -> Result<Vec<Range>, StoreError> {
             _ => joined.push(range),
         }
     }
-    if joined.len() > MOST_CONDITIONS {
-        let text = format!(
-            "{} ranges at once, and {MOST_CONDITIONS} may be",
-            joined.len()
-        );
+    joined
+}
+
+/// Whether so many ranges may be read at once.
+pub(super) fn check_ranges(count: usize) -> Result<(), StoreError> {
+    if count > MOST_CONDITIONS {
+        let text = format!("{count} ranges at once, and {MOST_CONDITIONS} may be");
         return Err(StoreError::Failed(text));
     }
-    Ok(joined)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -133,8 +158,8 @@ mod tests {
             range("z", "y"),
             range("d", "e"),
         ];
-        assert_eq!(ranges(&given), Ok(vec![range("a", "e"), range("m", "p")]));
-        let many: Vec<Range> = (0..200).map(|it| Range::key(&format!("{it:03}"))).collect();
-        assert!(ranges(&many).is_err());
+        assert_eq!(ranges(&given), [range("a", "e"), range("m", "p")]);
+        check_ranges(MOST_CONDITIONS).unwrap();
+        check_ranges(MOST_CONDITIONS + 1).unwrap_err();
     }
 }

@@ -18,7 +18,7 @@ use config::router::{RegistryConfig, RegistryStore};
 
 pub use embedded::Embedded;
 use etcd::Etcd;
-pub use limits::{LARGEST_TRANSACTION_BYTES, MOST_CHANGES, MOST_CONDITIONS};
+pub use limits::{LARGEST_TRANSACTION_BYTES, MOST_CHANGES, MOST_CONDITIONS, TooLarge};
 
 /// A store of either kind.
 #[derive(Debug)]
@@ -174,11 +174,30 @@ impl Store {
     /// [`StoreError::Unavailable`], or [`StoreError::Failed`] if there are more than
     /// [`MOST_CONDITIONS`] ranges that do not overlap.
     pub async fn read(&self, ranges: &[Range]) -> Result<Listing, StoreError> {
-        let ranges = limits::ranges(ranges)?;
-        match self {
-            Self::Embedded(store) => store.read(ranges).await,
-            Self::Etcd(store) => store.read(&ranges).await,
+        self.read_partly(ranges, &[]).await
+    }
+
+    /// As [`Store::read`]; of what is only in `keys`, values are left out.
+    ///
+    /// # Errors
+    /// As [`Store::read`], where ranges of both kinds count.
+    pub async fn read_partly(
+        &self,
+        ranges: &[Range],
+        keys: &[Range],
+    ) -> Result<Listing, StoreError> {
+        let (ranges, keys) = (limits::ranges(ranges), limits::ranges(keys));
+        limits::check_ranges(ranges.len() + keys.len())?;
+        let mut listing = match self {
+            Self::Embedded(store) => store.read(ranges.clone(), keys.clone()).await?,
+            Self::Etcd(store) => store.read(&ranges, &keys).await?,
+        };
+        if !keys.is_empty() {
+            // Stable: of what was read twice, the entry with its value comes first.
+            listing.entries.sort_by(|a, b| a.key.cmp(&b.key));
+            listing.entries.dedup_by(|a, b| a.key == b.key);
         }
+        Ok(listing)
     }
 
     /// Everything, as of one revision.
@@ -219,18 +238,24 @@ impl Store {
         #[cfg(test)]
         let fault = faults::of_this_commit();
         #[cfg(test)]
-        if fault == Some(faults::Fault::Unreachable) {
-            return Err(faults::unavailable());
+        match &fault {
+            Some(faults::Fault::Unreachable) => return Err(faults::unavailable()),
+            Some(faults::Fault::ComesSecond(other)) => drop(self.make(other).await?),
+            _ => {}
         }
-        let committed = match self {
-            Self::Embedded(store) => store.commit(transaction.clone()).await,
-            Self::Etcd(store) => store.commit(transaction).await,
-        };
+        let committed = self.make(transaction).await;
         #[cfg(test)]
         if fault == Some(faults::Fault::AnswerLost) {
             return Err(faults::unavailable());
         }
         committed
+    }
+
+    async fn make(&self, transaction: &Transaction) -> Result<Committed, StoreError> {
+        match self {
+            Self::Embedded(store) => store.commit(transaction.clone()).await,
+            Self::Etcd(store) => store.commit(transaction).await,
+        }
     }
 
     /// A new lease, which ends `ttl` after it was granted or renewed last. etcd counts in whole

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::lab::{Lab, announcement, tenant};
+use crate::registry::keys;
+use crate::registry::store::Transaction;
 use crate::registry::store::faults::{Fault, at_commit, is_waiting};
 
 const W1: &str = "/v1/tenants/a/instances/w1";
@@ -99,5 +101,28 @@ async fn whoever_has_written_reads_what_it_wrote() {
         assert_eq!((got.status, got.etag()), (200, put.etag()));
         assert_ne!(got.etag(), etag);
         etag = got.etag();
+    }
+}
+
+#[tokio::test]
+async fn a_deletion_of_another_source_is_a_change_for_if_match() {
+    let lab = Lab::new().await;
+    let a = tenant("a");
+    let www = "www.a.example.org";
+    let deleted = || Transaction {
+        deletes: vec![keys::route(&www.parse().unwrap(), "a", "w1")],
+        ..Transaction::default()
+    };
+    for method in ["PUT", "DELETE"] {
+        assert!(lab.call(&a, "PUT", WWW, put(A)).await.status < 300);
+        let body = announcement(&[(www, "10.0.1.2:1")]);
+        assert_eq!(lab.call(&a, "PUT", W1, body).await.status, 200);
+        let etag = lab.call(&a, "GET", WWW, Value::Null).await.etag();
+        at_commit(0, Fault::ComesSecond(deleted()));
+        let body = if method == "PUT" { put(A) } else { Value::Null };
+        let tags = [("if-match", &*etag)];
+        let changed = lab.ask(&a, method, WWW, &tags, body).await;
+        assert_eq!((changed.status, changed.reason()), (412, "changed"));
+        assert_eq!(lab.call(&a, "DELETE", W1, Value::Null).await.status, 204);
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::lab::{Lab, MOST, announcement, operator, tenant};
+use super::lab::{Lab, MOST, MOST_INSTANCES, announcement, operator, tenant};
 
 const A: &str = "10.0.1.1:31390";
 
@@ -298,6 +298,20 @@ async fn a_name_that_stands_in_a_file_is_nobodys_to_claim() {
         (announced.status, announced.reason()),
         (409, "stands-in-a-file")
     );
+    // Whoever has no zone for a name does not learn whether it stands in a file.
+    let mut told = Vec::new();
+    for name in ["file.b.example.org", "nofile.b.example.org"] {
+        let body = announcement(&[(name, A)]);
+        for (path, body) in [
+            (format!("/v1/routes/{name}"), route(A)),
+            ("/v1/tenants/a/instances/w1".to_owned(), body),
+        ] {
+            let refused = lab.call(&a, "PUT", &path, body).await;
+            assert_eq!((refused.status, refused.reason()), (403, "outside-zones"));
+            told.push(refused.body.to_string().replace("nofile", "file"));
+        }
+    }
+    assert_eq!(told[..2], told[2..]);
 }
 
 #[tokio::test]
@@ -343,6 +357,114 @@ async fn a_tenant_holds_only_so_many_routes() {
             .status,
         200
     );
+}
+
+#[tokio::test]
+async fn nor_more_by_asking_for_many_at_once() {
+    let lab = Lab::new().await;
+    let puts = (0..MOST + 10).map(|index| {
+        let (lab, path) = (&lab, format!("/v1/routes/n{index}.a.example.org"));
+        async move { lab.call(&tenant("a"), "PUT", &path, route(A)).await.status }
+    });
+    let statuses = join_all(puts).await;
+    let with = |status| statuses.iter().filter(|it| **it == status).count();
+    assert_eq!((with(201), with(409)), (MOST, 10));
+}
+
+#[tokio::test]
+async fn only_so_many_instances_of_a_tenant_announce() {
+    let lab = Lab::new().await;
+    let announce = async |index: usize, endpoint: &str| {
+        let path = format!("/v1/tenants/a/instances/w{index}");
+        let body = announcement(&[("x.a.example.org", endpoint)]);
+        let answer = lab.call(&tenant("a"), "PUT", &path, body).await;
+        (answer.status, answer.reason().to_owned())
+    };
+    // The view need not know of them to count them.
+    lab.stop_following();
+    let announcing = (0..MOST_INSTANCES + 5).map(|index| announce(index, A));
+    let answers = join_all(announcing).await;
+    let refused = (409, "too-many-instances".to_owned());
+    let count = answers.iter().filter(|it| **it == refused).count();
+    assert_eq!(count, 5, "{answers:?}");
+    assert!(answers.iter().all(|it| it.0 == 200 || *it == refused));
+    lab.follow_again();
+    lab.settle().await;
+    let known = answers.iter().position(|it| it.0 == 200).unwrap();
+    assert_eq!(announce(known, "10.0.1.2:1").await.0, 200);
+    assert_eq!(announce(MOST_INSTANCES + 9, A).await, refused);
+    let path = format!("/v1/tenants/a/instances/w{known}");
+    lab.call(&tenant("a"), "DELETE", &path, Value::Null).await;
+    assert_eq!(announce(MOST_INSTANCES + 9, A).await.0, 200);
+}
+
+#[tokio::test]
+async fn a_route_has_only_so_many_endpoints_of_all_sources_together() {
+    let lab = Lab::new().await;
+    let a = tenant("a");
+    let path = |index: usize| format!("/v1/tenants/a/instances/w{index}");
+    let ports = |index: usize, count: usize| {
+        let endpoints: Vec<_> = (0..count)
+            .map(|port| format!("10.0.1.{index}:{}", port + 1))
+            .collect();
+        let routes: Vec<_> = endpoints
+            .iter()
+            .map(|it| ("x.a.example.org", &**it))
+            .collect();
+        announcement(&routes)
+    };
+    for index in 0..8 {
+        let answer = lab.call(&a, "PUT", &path(index), ports(index, 32)).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    let refused = lab.call(&a, "PUT", &path(8), ports(8, 1)).await;
+    assert_eq!(
+        (refused.status, refused.reason()),
+        (409, "too-many-endpoints")
+    );
+    assert_eq!(refused.body["host"], "x.a.example.org");
+    let put = lab
+        .call(&a, "PUT", "/v1/routes/x.a.example.org", route("10.0.1.9:1"))
+        .await;
+    assert_eq!(put.reason(), "too-many-endpoints");
+    assert_eq!(
+        lab.call(&a, "PUT", &path(0), ports(0, 31)).await.status,
+        200
+    );
+    assert_eq!(lab.call(&a, "PUT", &path(8), ports(8, 1)).await.status, 200);
+}
+
+#[tokio::test]
+async fn all_that_is_kept_of_a_tenant_is_only_so_large() {
+    let lab = Lab::new().await;
+    let a = tenant("a");
+    let endpoints: Vec<_> = (0..64)
+        .map(|it| format!("10.0.1.100:{}", 10_000 + it))
+        .collect();
+    let large = json!({"endpoints": endpoints});
+    let mut refused = 0;
+    for index in 0..MOST {
+        let path = format!("/v1/routes/n{index}.a.example.org");
+        let answer = lab.call(&a, "PUT", &path, large.clone()).await;
+        if answer.status != 201 {
+            assert_eq!((answer.status, answer.reason()), (409, "too-much-data"));
+            refused += 1;
+        }
+    }
+    assert!((1..20).contains(&refused), "{refused}");
+    let path = "/v1/routes/n0.a.example.org";
+    assert_eq!(
+        lab.call(&a, "PUT", path, large).await.status,
+        200,
+        "as large as before"
+    );
+    assert_eq!(lab.call(&a, "DELETE", path, Value::Null).await.status, 204);
+    assert_eq!(lab.call(&a, "PUT", path, route(A)).await.status, 201);
+    let other = "/v1/routes/n.b.example.org";
+    let other = lab
+        .call(&tenant("b"), "PUT", other, route("10.0.2.1:1"))
+        .await;
+    assert_eq!(other.status, 201);
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use tower::ServiceExt as _;
 use crate::control::RegistryUpdate;
 use crate::registry::api::{Api, app};
 use crate::registry::auth::{Caller, Change, Role};
-use crate::registry::change::FileNames;
+use crate::registry::change::{FileNames, Quota};
 use crate::registry::follow::{Follower, Publish};
 use crate::registry::keys::STORE_ID;
 use crate::registry::record::TicketSecrets;
@@ -26,6 +26,10 @@ use crate::registry::store::{Embedded, Revision, Store};
 
 /// Routes that one tenant may hold here.
 pub(super) const MOST: usize = 40;
+/// Instances of one tenant that may announce here.
+pub(super) const MOST_INSTANCES: usize = 150;
+/// What all records of one tenant may come to here.
+pub(super) const MOST_BYTES: usize = 45_000;
 
 pub(super) struct Lab {
     pub(super) registry: Arc<RouteRegistry>,
@@ -47,12 +51,15 @@ pub(super) struct Answer {
 
 struct Recorder(Published);
 
-/// `file.example.org` stands in a file.
+/// `file.a.example.org` and `file.b.example.org` stand in a file.
 struct OneFile;
 
 impl FileNames for OneFile {
-    fn file_owner(&self, host: &HostMatch, _: &str, _: bool) -> Option<String> {
-        (host.to_string() == "file.a.example.org").then(|| "stands in routes.d/x.yaml".to_owned())
+    fn file_conflict(&self, host: &HostMatch, _: &str, _: bool) -> Option<String> {
+        let names = ["file.a.example.org", "file.b.example.org"];
+        names
+            .contains(&&*host.to_string())
+            .then(|| "stands in routes.d/x.yaml".to_owned())
     }
 }
 
@@ -120,7 +127,11 @@ impl Lab {
         let app = app(Arc::new(Api {
             registry: Arc::clone(&registry),
             files: Arc::new(OneFile),
-            routes_per_tenant: MOST,
+            quota: Quota {
+                routes: MOST,
+                instances: MOST_INSTANCES,
+                bytes: MOST_BYTES,
+            },
         }));
         let lab = Self {
             registry,

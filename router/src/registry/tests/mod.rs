@@ -6,6 +6,8 @@ mod credentials;
 mod failing;
 mod holding;
 mod lab;
+mod large;
+mod leases;
 mod reading;
 mod stolen;
 mod watching;

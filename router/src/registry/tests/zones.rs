@@ -67,7 +67,7 @@ async fn a_deletion_that_was_cut_short_is_ended_by_asking_again() {
         let lab = Lab::new().await;
         lab.put("www.a.example.org", A).await;
         lab.settle().await;
-        at_commit(after, fault);
+        at_commit(after, fault.clone());
         let cut_short = lab.zone("DELETE", "?evict=true", &[]).await;
         assert_eq!(cut_short.reason(), "store-unreachable", "{fault:?}");
         assert_eq!(lab.endpoints("www.a.example.org").await, [A]);

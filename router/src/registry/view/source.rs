@@ -29,6 +29,8 @@ pub struct Source {
     pub modified: Revision,
     /// What it hangs on.
     pub lease: Option<LeaseId>,
+    /// Of its key and value.
+    pub bytes: u32,
 }
 
 /// A route of all sources of the tenant that holds the rule: whoever's source is the oldest.

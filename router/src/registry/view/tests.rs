@@ -240,6 +240,7 @@ proptest! {
         for tenant in TENANTS {
             let hosts = |view: &View| view.hosts_after(Some(tenant), None).cloned().collect::<Vec<_>>();
             prop_assert_eq!(hosts(&followed), hosts(&listed));
+            prop_assert_eq!(followed.usage(tenant), listed.usage(tenant));
         }
     }
 

@@ -141,6 +141,8 @@ fn files_that_are_of_no_use_keep_the_api_from_starting() {
         audit_log: None,
         requests_per_second: 1,
         routes_per_tenant: 1,
+        instances_per_tenant: 1,
+        bytes_per_tenant: 1,
     };
     let try_start = |config: &RegistryApi| {
         let tokens = Arc::clone(&setup.store) as Arc<dyn TokenSource>;

@@ -95,18 +95,21 @@ impl RecordFile {
         Ok(contents)
     }
 
-    /// Everything in these ranges, which are in order and do not overlap.
-    pub(super) fn read(&self, ranges: &[Range]) -> Result<Listing, StoreError> {
-        let bounds = ranges.iter().map(|range| {
-            let (start, end) = (range.start.as_str(), range.end.as_str());
+    /// Everything in these ranges, and after it the keys in the others. Each in order, and none
+    /// overlaps with another of its kind.
+    pub(super) fn read(&self, ranges: &[Range], keys: &[Range]) -> Result<Listing, StoreError> {
+        let bounds = |range: &'_ Range| {
+            let (start, end) = (range.start.clone(), range.end.clone());
             (Bound::Included(start), Bound::Excluded(end))
-        });
-        self.read_between(bounds)
+        };
+        let whole = ranges.iter().map(|range| (bounds(range), true));
+        let keys = keys.iter().map(|range| (bounds(range), false));
+        self.read_between(whole.chain(keys))
     }
 
     /// Everything.
     pub(super) fn list(&self) -> Result<Listing, StoreError> {
-        self.read_between([(Bound::Unbounded, Bound::Unbounded)])
+        self.read_between([((Bound::Unbounded, Bound::Unbounded), true)])
     }
 
     /// A transaction that is durable once it is committed.
@@ -131,9 +134,9 @@ impl RecordFile {
         }
     }
 
-    fn read_between<'r>(
+    fn read_between(
         &self,
-        bounds: impl IntoIterator<Item = (Bound<&'r str>, Bound<&'r str>)>,
+        bounds: impl IntoIterator<Item = (Bounds, bool)>,
     ) -> Result<Listing, StoreError> {
         let begun = self.with(|database| Ok(database.begin_read()?))?;
         listing(&begun, bounds).map_err(|error| self.trouble(error))
@@ -154,16 +157,25 @@ impl RecordFile {
     }
 }
 
-fn listing<'r>(
+type Bounds = (Bound<String>, Bound<String>);
+
+/// What is within bounds: with values or without.
+fn listing(
     begun: &ReadTransaction,
-    bounds: impl IntoIterator<Item = (Bound<&'r str>, Bound<&'r str>)>,
+    bounds: impl IntoIterator<Item = (Bounds, bool)>,
 ) -> Result<Listing, Error> {
     let keys = begun.open_table(KEYS)?;
     let mut entries = Vec::new();
-    for bounds in bounds {
+    for ((start, end), with_values) in bounds {
+        let bounds = (
+            start.as_ref().map(String::as_str),
+            end.as_ref().map(String::as_str),
+        );
         for entry in keys.range::<&str>(bounds)? {
             let (key, record) = entry?;
-            entries.push(entry_of(key.value(), record.value()));
+            let (created, modified, lease, value) = record.value();
+            let value = if with_values { value } else { &[] };
+            entries.push(entry_of(key.value(), (created, modified, lease, value)));
         }
     }
     let meta = begun.open_table(META)?;
