@@ -24,6 +24,8 @@ pub(super) struct Follower {
     state: State,
     /// Whether the client is still to be told that it has caught up.
     behind: bool,
+    /// Which of the view's listings the state goes on from; `None` before the first step.
+    listing: Option<u64>,
 }
 
 /// What the client knows.
@@ -81,12 +83,26 @@ impl Follower {
                 Some(revision) => State::UpTo(revision),
             },
             behind: true,
+            listing: None,
+        }
+    }
+
+    /// Whether what the client knows is of a past that the view does not go on from.
+    fn is_void(&self, view: &View) -> bool {
+        match (self.listing, &self.state) {
+            (Some(listing), _) => listing != view.listings(),
+            (None, State::UpTo(known)) => !view.can_resume(*known),
+            (None, _) => false,
         }
     }
 
     /// What is next; `None` if there is nothing new. An empty step leads to another one.
     pub(super) fn step(&mut self, view: &View) -> Option<Vec<Told>> {
         let mut step = Step::default();
+        if self.is_void(view) {
+            self.state = State::Void;
+        }
+        self.listing = Some(view.listings());
         self.state = match std::mem::replace(&mut self.state, State::Void) {
             State::Void => {
                 step.tell("reset", Some(NOTHING), &Empty {});
