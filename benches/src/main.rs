@@ -13,6 +13,7 @@ mod load;
 mod machine;
 mod measure;
 mod process;
+mod publication;
 mod record;
 mod registry;
 mod registry_lookup;
@@ -88,6 +89,10 @@ pub(crate) struct RouterBench {
     /// Folder that router.md and router.json are written to.
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Write to docs/results although there are fewer than five rounds or the machine is busy; the
+    /// page then says so.
+    #[arg(long)]
+    anyway: bool,
 }
 
 fn main() -> ExitCode {

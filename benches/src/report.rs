@@ -2,9 +2,10 @@
 
 use std::fmt::{self, Write};
 
+use crate::publication;
 use crate::record::Record;
 use crate::row::Unit;
-use crate::statistics::Spread;
+use crate::statistics::shown;
 use crate::summary::RowSummary;
 
 /// The whole document.
@@ -30,6 +31,9 @@ fn write_document(text: &mut String, record: &Record) -> fmt::Result {
         text,
         "Written by `./x bench router`; raw numbers in `router.json`.\n"
     )?;
+    if let Some(remark) = publication::remark(record.settings.rounds, machine) {
+        writeln!(text, "{remark}")?;
+    }
     writeln!(text, "| | |\n|---|---|")?;
     writeln!(text, "| Date | {} |", machine.date)?;
     writeln!(text, "| Commit | {} |", machine.commit)?;
@@ -229,15 +233,6 @@ fn write_configurations(text: &mut String, record: &Record) -> fmt::Result {
         )?;
     }
     Ok(())
-}
-
-fn shown(spread: &Spread, digits: usize) -> String {
-    let Spread {
-        median,
-        least,
-        most,
-    } = spread;
-    format!("{median:.digits$} ({least:.digits$} to {most:.digits$})")
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use crate::load::{self, Target, idle};
 use crate::machine::Machine;
 use crate::measure;
 use crate::process::{Cores, Process};
+use crate::publication;
 use crate::record::{Discarded, Participant, Record, Settings, Window};
 use crate::report;
 use crate::row::Row;
@@ -40,7 +41,8 @@ pub(crate) fn run(bench: RouterBench) -> Result<()> {
     let contenders = chosen(&bench.contender, &Contender::ALL);
     let built = build(&bench, &contenders)?;
     raise_file_limit(u64::from(bench.idle_connections) + SPARE_FILES)?;
-    let machine = Machine::look();
+    let is_published = everything && bench.out.is_none();
+    let machine = publication::machine(bench.rounds, is_published, bench.anyway)?;
     let cores = Cores::claim()?;
     let settings = Settings {
         rounds: bench.rounds,

@@ -30,6 +30,16 @@ impl Spread {
     }
 }
 
+/// The median, and how far the values reach, as it stands in a table.
+pub(crate) fn shown(spread: &Spread, digits: usize) -> String {
+    let Spread {
+        median,
+        least,
+        most,
+    } = spread;
+    format!("{median:.digits$} ({least:.digits$} to {most:.digits$})")
+}
+
 /// One value per round: ratios are taken within a round, so that what disturbed the whole round
 /// (a neighbour on the machine, a lower clock) cancels out. Rounds that miss either are left out.
 pub(crate) fn paired_ratios(own: &[(u32, f64)], peer: &[(u32, f64)]) -> Vec<f64> {

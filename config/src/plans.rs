@@ -79,12 +79,6 @@ impl Size {
             Self::Large => 8,
         }
     }
-
-    /// Memory in bytes.
-    #[must_use]
-    pub fn memory_bytes(self) -> u64 {
-        u64::from(self.cpus()) * (2 << 30)
-    }
 }
 
 impl fmt::Display for Size {

@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod error;
 pub mod files;
 pub mod logging;
 pub mod notify;

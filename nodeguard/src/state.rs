@@ -1,10 +1,11 @@
 //! The last good policy on disk: what the boot unit loads before there is a network.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use daemon::files::Replacement;
 use serde::{Deserialize, Serialize};
 
 use crate::policy::Policy;
@@ -101,7 +102,6 @@ impl Store {
     /// If the folder cannot be written to.
     pub fn save(&self, policy: &Policy) -> Result<(), StateError> {
         let path = self.folder.join(FILE);
-        let next = self.folder.join("policy.json.next");
         let stored = Stored {
             format: FORMAT,
             policy: policy.clone(),
@@ -112,17 +112,9 @@ impl Store {
                 // Peers and ports are no secret, but nobody else's business either.
                 fs::set_permissions(&self.folder, Permissions::from_mode(0o700))?;
             }
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&next)?;
-            let text = serde_json::to_vec_pretty(&stored)?;
-            file.write_all(&text)?;
-            file.sync_all()?;
-            fs::rename(&next, &path)?;
-            File::open(&self.folder)?.sync_all()
+            let mut file = Replacement::begin(&path, 0o600)?;
+            file.write_all(&serde_json::to_vec_pretty(&stored)?)?;
+            file.finish()
         };
         save().map_err(|source| StateError::Io {
             path: path.clone(),

@@ -90,13 +90,14 @@ impl Plan {
                     anyhow::Ok(())
                 };
                 let result = asked.await;
-                let mut tally = shared.tally();
-                match result {
-                    Ok(()) => tally.answered += 1,
-                    Err(error) => tally.failed.push(format!("{}: {error:#}", self.host)),
+                {
+                    let mut tally = shared.tally();
+                    match result {
+                        Ok(()) => tally.answered += 1,
+                        Err(error) => tally.failed.push(format!("{}: {error:#}", self.host)),
+                    }
+                    tally.slowest = tally.slowest.max(begun.elapsed());
                 }
-                tally.slowest = tally.slowest.max(begun.elapsed());
-                drop(tally);
                 tokio::time::sleep(PAUSE).await;
             }
         };

@@ -152,8 +152,7 @@ fn no_get_fails_when_a_worker_falls_silent() {
         (router_host.v4, 443).into(),
         &[HOST],
         Some(&client.namespace),
-    )
-    .unwrap();
+    );
     load.wait_for(200).unwrap();
     network.plug(&workers[0]).unwrap();
     load.wait_for(200).unwrap();

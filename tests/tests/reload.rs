@@ -197,7 +197,7 @@ fn reloads_cut_neither_websocket_nor_download_nor_get() {
     download.send(get(OTHER)).unwrap();
     download.take_through(b"begins;").unwrap();
     let tls = TlsClient::new(&edge.ca, &["http/1.1"]);
-    let load = Load::start(2, &tls, edge.https[0], &[HOST], None).unwrap();
+    let load = Load::start(2, &tls, edge.https[0], &[HOST], None);
     for number in 1..=5 {
         load.wait_for(20).unwrap();
         let extra = routes(number);

@@ -399,7 +399,7 @@ fn no_get_fails_when_a_worker_dies() {
     let _router = edge.start().unwrap();
 
     let tls = TlsClient::new(&edge.ca, &["http/1.1"]);
-    let load = Load::start(6, &tls, edge.https[0], &[HOST], None).unwrap();
+    let load = Load::start(6, &tls, edge.https[0], &[HOST], None);
     load.wait_for(200).unwrap();
     first.process.crash();
     load.wait_for(200).unwrap();
@@ -440,7 +440,7 @@ fn load_is_spread_over_the_workers() {
         .collect();
     let _router = edge.start().unwrap();
     let tls = TlsClient::new(&edge.ca, &["http/1.1"]);
-    let load = Load::start(6, &tls, edge.https[0], &[HOST], None).unwrap();
+    let load = Load::start(6, &tls, edge.https[0], &[HOST], None);
     load.wait_for(600).unwrap();
     let tally = load.finish();
     assert_eq!(tally.failures, Vec::<String>::new());

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::cell::{Family, Group};
 use crate::contender::{self, feed, firewall, ipset, ipset_lines, ipset_sets, list, peers};
 use crate::frames::{NODE4, NODE6};
-use crate::idle::cpu_time;
+use crate::measure::cpu;
 use crate::window::claim;
 
 /// Other nodes before the change.
@@ -418,12 +418,12 @@ fn reload(guard: &mut Guard, first: u16, count: u16) -> Result<Duration> {
 /// Waits until the daemon has also read the files on its own account, as it has been told of the
 /// change by the kernel as well.
 fn settle(pid: u32) -> Result<()> {
-    let mut last = cpu_time(pid)?;
+    let mut last = cpu(&[pid])?;
     let mut since = Instant::now();
     while since.elapsed() < Duration::from_millis(400) {
         interrupt::check()?;
         thread::sleep(Duration::from_millis(20));
-        let now = cpu_time(pid)?;
+        let now = cpu(&[pid])?;
         // What it does each second is less than this.
         if now - last > Duration::from_millis(1) {
             since = Instant::now();

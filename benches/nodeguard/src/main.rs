@@ -15,7 +15,9 @@ mod record;
 mod report;
 mod runner;
 mod site;
-// Both benches sum up in the same way; the other one's package brings pingora.
+// Both benches measure and sum up in the same way; the other one's package brings pingora.
+#[path = "../../src/measure.rs"]
+mod measure;
 #[path = "../../src/statistics.rs"]
 mod statistics;
 mod summary;

@@ -6,7 +6,7 @@ use crate::cell::{Cell, Group, Scenario};
 use crate::change::{Change, Method, Operation, SIZES};
 use crate::contender::Contender;
 use crate::record::Record;
-use crate::statistics::{Spread, paired_ratios};
+use crate::statistics::{Spread, paired_ratios, shown};
 use crate::summary::{CellSummary, Line, ROUNDS_FOR_A_VERDICT};
 
 /// The whole document.
@@ -329,13 +329,4 @@ fn write_rules(text: &mut String, record: &Record) -> fmt::Result {
 
 fn maybe(spread: Option<&Spread>, digits: usize) -> String {
     spread.map_or_else(String::new, |it| shown(it, digits))
-}
-
-fn shown(spread: &Spread, digits: usize) -> String {
-    let Spread {
-        median,
-        least,
-        most,
-    } = spread;
-    format!("{median:.digits$} ({least:.digits$} to {most:.digits$})")
 }

@@ -11,8 +11,8 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 
 use crate::cell::Cell;
-use crate::idle::cpu_time;
 use crate::kernel;
+use crate::measure::cpu;
 use crate::site::{Node, Site};
 
 /// Frames of a burst: what the kernel needs to begin and to end one is well below one per cent.
@@ -144,7 +144,7 @@ impl Clocks {
         let own = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).context("CPU time")?;
         Ok(Self {
             own: own.into(),
-            softirq: cpu_time(core.softirq)?,
+            softirq: cpu(&[core.softirq])?,
             pushed: usage.involuntary_context_switches(),
             stolen: stolen(&stat, core.number).context("/proc/stat")?,
         })

@@ -143,6 +143,7 @@ fn source(route: &RegistryRoute, name: &str, endpoints: Vec<SocketAddr>) -> Put 
         shared: route.shared,
         check: None,
         ttl: Some(60),
+        credential: None,
     };
     Put {
         key: keys::route(&route.host, &route.tenant, name),

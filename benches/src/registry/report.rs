@@ -6,8 +6,9 @@ mod running;
 use std::fmt::{self, Write};
 
 use super::record::{Kind, Record};
+use crate::publication;
 use crate::registry_lookup;
-use crate::statistics::Spread;
+use crate::statistics::shown;
 
 /// A change may take so many times what it takes to a bare watch, and a batch window.
 const TIMES_BARE: f64 = 1.5;
@@ -44,6 +45,9 @@ fn write_head(text: &mut String, record: &Record) -> fmt::Result {
         text,
         "Written by `{command}`; raw numbers in `registry.json`.\n"
     )?;
+    if let Some(remark) = publication::remark(record.settings.rounds, machine) {
+        writeln!(text, "{remark}")?;
+    }
     writeln!(text, "| | |\n|---|---|")?;
     for (name, value) in [
         ("Date", &machine.date),
@@ -120,15 +124,6 @@ fn number(number: u32) -> String {
         text.push(digit);
     }
     text
-}
-
-fn shown(spread: &Spread, digits: usize) -> String {
-    let Spread {
-        median,
-        least,
-        most,
-    } = spread;
-    format!("{median:.digits$} ({least:.digits$} to {most:.digits$})")
 }
 
 #[cfg(test)]

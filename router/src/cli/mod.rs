@@ -219,6 +219,6 @@ mod tests {
             Cli::try_parse_from(std::iter::once("router").chain(words)).unwrap();
             count += 1;
         }
-        assert_eq!(count, 13);
+        assert_eq!(count, 15);
     }
 }

@@ -4,13 +4,13 @@
 //! a line about the file and which store it is of, then one line per record. It is written beside and renamed, so that it is
 //! always whole; one that cannot be read is as good as none, and said so.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use daemon::files::Replacement;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::Notify;
@@ -153,14 +153,7 @@ impl Keeper {
 
 /// Each slice of routes is as of when its turn came, none older than the revision in the head.
 fn write(folder: &Path, registry: &RouteRegistry) -> io::Result<()> {
-    let beside = folder.join(format!("{NAME}.new"));
-    let _ = fs::remove_file(&beside);
-    let file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&beside)?;
-    let mut out = BufWriter::new(file);
+    let mut out = BufWriter::new(Replacement::begin(&folder.join(NAME), 0o600)?);
     let mut head = {
         let view = registry.view();
         Head {
@@ -190,9 +183,7 @@ fn write(folder: &Path, registry: &RouteRegistry) -> io::Result<()> {
     out.seek(SeekFrom::Start(0))?;
     serde_json::to_writer(&mut out, &head)?;
     let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
-    file.sync_all()?;
-    fs::rename(&beside, folder.join(NAME))?;
-    File::open(folder)?.sync_all()
+    file.finish()
 }
 
 fn write_records(out: &mut impl Write, records: &[KeyValue]) -> io::Result<()> {
@@ -249,6 +240,7 @@ fn read(file: &Path) -> io::Result<Listing> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
     use tempfile::TempDir;

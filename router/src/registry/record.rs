@@ -30,6 +30,9 @@ pub struct RouteSource {
     /// Seconds without renewal after which it is gone; absent: it stays until it is deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl: Option<u32>,
+    /// The credential that put it; what an instance announces has it in the instance's record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<Box<str>>,
 }
 
 /// The HTTP version spoken towards an endpoint.

@@ -20,6 +20,7 @@ use std::time::{Duration, SystemTime};
 use config::router::{RegistryConfig, RegistryStore};
 
 use super::api::{Api, app};
+use super::change::sweep::sweep;
 use super::follow::{Follower, Publish};
 use super::memory::Memory;
 use super::record::TicketSecrets;
@@ -170,7 +171,7 @@ async fn run(
             upkeep::keep(etcd, etcd_config.compaction, &registry, &upkept).await;
         }
     };
-    tokio::join!(told, rotating, upkeep, follower.run());
+    tokio::join!(told, rotating, upkeep, sweep(&registry), follower.run());
 }
 
 /// Held while the registry is followed: however that ends, nobody is to believe that it goes on.

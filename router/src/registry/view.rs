@@ -34,7 +34,9 @@ pub struct View {
     /// Names by tenant: a tenant's list must not cost a walk over everybody's.
     held: BTreeMap<Arc<str>, BTreeSet<Arc<HostKey>>>,
     instances: BTreeMap<(Arc<str>, Arc<str>), InstanceEntry>,
-    zones: BTreeMap<(Arc<str>, HostMatch), Zone>,
+    zones: BTreeMap<Arc<str>, BTreeMap<HostMatch, ZoneEntry>>,
+    /// Tenants whose zones changed, or may have, since they were last asked for.
+    rezoned: BTreeSet<Arc<str>>,
     tokens: BTreeMap<String, Token>,
     tickets: Option<TicketSecrets>,
     tickets_fresh: bool,
@@ -60,6 +62,15 @@ pub struct InstanceEntry {
     pub record: Instance,
     /// What keeps it.
     pub lease: Option<LeaseId>,
+}
+
+/// A zone, and when it changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ZoneEntry {
+    /// What is leased.
+    pub record: Zone,
+    /// When it was written last.
+    pub modified: Revision,
 }
 
 /// What a listing or a batch changed.
@@ -151,6 +162,11 @@ impl View {
         }
     }
 
+    /// Tenants that hold rules.
+    pub fn holders(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.held.keys()
+    }
+
     /// How many rules a tenant holds.
     pub fn held_by(&self, tenant: &str) -> usize {
         self.held.get(tenant).map_or(0, BTreeSet::len)
@@ -183,15 +199,48 @@ impl View {
         found.map(|((tenant, instance), entry)| (&**tenant, &**instance, entry))
     }
 
-    /// Every zone.
-    pub fn zones(&self) -> impl Iterator<Item = (&str, &HostMatch, &Zone)> {
-        let all = self.zones.iter();
-        all.map(|((tenant, pattern), zone)| (&**tenant, pattern, zone))
+    /// Zones of one tenant.
+    pub fn zones_of(&self, tenant: &str) -> impl Iterator<Item = (&HostMatch, &ZoneEntry)> {
+        self.zones.get(tenant).into_iter().flatten()
     }
 
-    /// Every token.
-    pub fn tokens(&self) -> impl Iterator<Item = (&str, &Token)> {
-        self.tokens.iter().map(|(id, token)| (id.as_str(), token))
+    /// A zone.
+    pub fn zone(&self, tenant: &str, pattern: &HostMatch) -> Option<&ZoneEntry> {
+        self.zones.get(tenant)?.get(pattern)
+    }
+
+    /// Zones in order after (tenant, pattern), of one tenant or of all.
+    pub fn zones_after<'a>(
+        &'a self,
+        tenant: Option<&'a str>,
+        after: Option<(&'a str, &'a HostMatch)>,
+    ) -> impl Iterator<Item = (&'a str, &'a HostMatch, &'a ZoneEntry)> {
+        let first = tenant.max(after.map(|(owner, _)| owner));
+        let from = (
+            first.map_or(Bound::Unbounded, Bound::Included),
+            Bound::Unbounded,
+        );
+        let tenants = self.zones.range::<str, _>(from);
+        tenants
+            .take_while(move |(owner, _)| tenant.is_none_or(|tenant| ***owner == *tenant))
+            .flat_map(move |(owner, zones)| {
+                let begun = after.filter(|(before, _)| **before == **owner);
+                let from = begun.map_or(Bound::Unbounded, |(_, pattern)| Bound::Excluded(pattern));
+                let rest = zones.range((from, Bound::Unbounded));
+                rest.map(move |(pattern, zone)| (&**owner, pattern, zone))
+            })
+    }
+
+    /// Tenants whose zones changed, or may have, since this was asked last.
+    pub fn take_rezoned(&mut self) -> BTreeSet<Arc<str>> {
+        std::mem::take(&mut self.rezoned)
+    }
+
+    /// Tokens in order after an id.
+    pub fn tokens_after(&self, after: Option<&str>) -> impl Iterator<Item = (&str, &Token)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let found = self.tokens.range::<str, _>((from, Bound::Unbounded));
+        found.map(|(id, token)| (id.as_str(), token))
     }
 
     /// One token.
@@ -287,9 +336,11 @@ impl View {
                 let key = (self.name(tenant), self.name(instance));
                 self.instances.insert(key, InstanceEntry { record, lease });
             }),
-            Some(Key::Zone { tenant, pattern }) => parse(&entry).map(|zone| {
-                let tenant = self.name(tenant);
-                self.zones.insert((tenant, pattern), zone);
+            Some(Key::Zone { tenant, pattern }) => parse(&entry).map(|record| {
+                let (tenant, modified) = (self.name(tenant), entry.modified);
+                let zone = ZoneEntry { record, modified };
+                self.rezoned.insert(Arc::clone(&tenant));
+                self.zones.entry(tenant).or_default().insert(pattern, zone);
             }),
             Some(Key::Token(id)) => parse(&entry).map(|token| {
                 self.tokens.insert(id.to_owned(), token);
@@ -375,7 +426,14 @@ impl View {
                 self.instances.remove(&(tenant.into(), instance.into()));
             }
             Some(Key::Zone { tenant, pattern }) => {
-                self.zones.remove(&(tenant.into(), pattern));
+                if let Some(zones) = self.zones.get_mut(tenant) {
+                    zones.remove(&pattern);
+                    if zones.is_empty() {
+                        self.zones.remove(tenant);
+                    }
+                }
+                let tenant = self.name(tenant);
+                self.rezoned.insert(tenant);
             }
             Some(Key::Token(id)) => {
                 self.tokens.remove(id);

@@ -1,10 +1,10 @@
 //! Reads a directory of `NAME.crt` and `NAME.key`; the only I/O of the certificate store.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::fs;
 use std::path::{Path, PathBuf};
+
+use daemon::files::{ReadProblem, read_with_mode};
 
 use super::error::{CertificateError, CertificateProblem};
 
@@ -95,21 +95,9 @@ pub(crate) fn read_key(path: &Path) -> Result<Vec<u8>, CertificateProblem> {
     Ok(bytes)
 }
 
-/// The content and the permission bits of the same open file.
 fn read(path: &Path) -> Result<(Vec<u8>, u32), CertificateProblem> {
-    let attempt = || -> io::Result<Option<(Vec<u8>, u32)>> {
-        // Asked before opening, since opening a pipe would wait for a writer.
-        if !fs::metadata(path)?.is_file() {
-            return Ok(None);
-        }
-        let file = File::open(path)?;
-        let metadata = file.metadata()?;
-        let mut bytes = Vec::with_capacity(metadata.len().min(MAX_FILE) as usize);
-        file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
-        let fits = metadata.is_file() && bytes.len() as u64 <= MAX_FILE;
-        Ok(fits.then_some((bytes, metadata.mode() & 0o7777)))
-    };
-    attempt()
-        .map_err(CertificateProblem::Unreadable)?
-        .ok_or(CertificateProblem::NotAFile)
+    read_with_mode(path, MAX_FILE).map_err(|problem| match problem {
+        ReadProblem::Unreadable(error) => CertificateProblem::Unreadable(error),
+        _ => CertificateProblem::NotAFile,
+    })
 }

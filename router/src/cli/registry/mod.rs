@@ -35,6 +35,8 @@ Examples:
       On a router: makes an operator's token; operators.tokens gets its digest alone.
   router registry zone add acme '*.acme.example.org' --address 10.0.7.0/24
       Leases names to a tenant, and the addresses that its endpoints may have.
+  router registry zone extend acme '*.acme.example.org' --address 10.0.8.0/24
+      More addresses for the same names.
   router registry token create --tenant acme --note workers --output acme.token
       Makes a token for the tenant's registrars.
   router registry route list --tenant acme
@@ -44,7 +46,9 @@ Examples:
   router registry route watch --json
       One JSON object per change, until it is stopped.
   router registry instance list
-      Which registrars announce what.
+      Which registrars announce what, and with which credential.
+  router registry token revoke 0123456789abcdef --withdraw
+      A token has leaked: makes it invalid, and takes away what was made with it.
 
 Exit codes: 0 well, 1 refused or failed, 2 wrong usage.";
 
@@ -92,13 +96,13 @@ enum Object {
     /// Routes: list, get, add, delete, watch
     #[command(subcommand)]
     Route(route::RouteCommand),
-    /// Instances, which announce routes: list
+    /// Instances, which announce routes: list, withdraw
     #[command(subcommand)]
     Instance(instance::InstanceCommand),
     /// Tokens, which prove a tenant or an operator: create, list, revoke
     #[command(subcommand)]
     Token(token::TokenCommand),
-    /// Zones, the names leased to a tenant: list, add, delete
+    /// Zones, the names leased to a tenant: list, get, add, extend, delete
     #[command(subcommand)]
     Zone(zone::ZoneCommand),
 }

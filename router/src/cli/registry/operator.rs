@@ -1,11 +1,12 @@
-//! Operators' tokens, which are made without a registry, and files that hold a secret.
+//! Operators' tokens, which are made without a registry.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context as _;
+use daemon::files::give_to_folders_owner;
 
 use crate::registry::auth::tokens::TOKEN_BYTES;
 use crate::registry::auth::{TokenKind, new_token};
@@ -24,6 +25,7 @@ pub(super) fn create_operator(name: &str, file: &Path) -> anyhow::Result<(String
 }
 
 fn append(file: &Path, line: &str) -> io::Result<()> {
+    let is_new = !file.exists();
     let mut open = OpenOptions::new()
         .read(true)
         .append(true)
@@ -31,6 +33,10 @@ fn append(file: &Path, line: &str) -> io::Result<()> {
         .mode(0o600)
         .open(file)?;
     open.set_permissions(fs::Permissions::from_mode(0o600))?;
+    if is_new {
+        // Before there is anything in it.
+        give_to_folders_owner(&open, file)?;
+    }
     let length = open.metadata()?.len();
     let mut text = String::new();
     if length > 0 {
@@ -46,52 +52,6 @@ fn append(file: &Path, line: &str) -> io::Result<()> {
     // One write, so that two who append do not mix.
     open.write_all(text.as_bytes())?;
     open.sync_all()
-}
-
-/// A file that is for its owner alone, written beside its place and then put there at once: whoever
-/// reads it meanwhile sees the old secret or the new one.
-#[derive(Debug)]
-pub(super) struct SecretFile {
-    place: PathBuf,
-    temporary: PathBuf,
-    file: File,
-}
-
-impl SecretFile {
-    /// Begins one that is to stand at `place`.
-    pub(super) fn beside(place: &Path) -> io::Result<Self> {
-        let mut name = place
-            .file_name()
-            .ok_or_else(|| io::Error::other("it is no name of a file"))?
-            .to_owned();
-        name.push(format!(".new-{}", std::process::id()));
-        let temporary = place.with_file_name(name);
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        Ok(Self {
-            place: place.to_owned(),
-            temporary,
-            file,
-        })
-    }
-
-    /// Writes it and puts it at its place.
-    pub(super) fn finish(mut self, text: &str) -> io::Result<PathBuf> {
-        self.file.write_all(text.as_bytes())?;
-        self.file.sync_all()?;
-        fs::rename(&self.temporary, &self.place)?;
-        Ok(self.place.clone())
-    }
-}
-
-impl Drop for SecretFile {
-    fn drop(&mut self) {
-        // Gone already if it stands at its place.
-        let _ = fs::remove_file(&self.temporary);
-    }
 }
 
 #[cfg(test)]
@@ -122,24 +82,5 @@ mod tests {
         let (second, _) = create_operator("joe", &file).unwrap();
         assert_ne!(first, second);
         assert_eq!(OperatorTokens::read(&file).unwrap().len(), 2);
-    }
-
-    #[test]
-    fn a_secret_is_put_in_place_at_once_and_for_its_owner_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let place = folder.path().join("token");
-        fs::write(&place, "old").unwrap();
-        drop(SecretFile::beside(&place).unwrap());
-        assert_eq!(fs::read_to_string(&place).unwrap(), "old");
-        SecretFile::beside(&place).unwrap().finish("new\n").unwrap();
-        assert_eq!(fs::read_to_string(&place).unwrap(), "new\n");
-        assert_eq!(mode(&place), 0o600);
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn a_place_that_cannot_be_written_is_told_before_there_is_a_secret() {
-        SecretFile::beside(Path::new("/nowhere/token")).unwrap_err();
-        SecretFile::beside(Path::new("/")).unwrap_err();
     }
 }

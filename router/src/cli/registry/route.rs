@@ -207,7 +207,7 @@ pub(super) fn spec(args: &AddArgs) -> anyhow::Result<RouteSpec> {
     })
 }
 
-fn precondition(version: Option<&String>, new: bool) -> Precondition {
+pub(super) fn precondition(version: Option<&String>, new: bool) -> Precondition {
     match version {
         Some(version) if version == "*" => Precondition::Match(version.clone()),
         Some(version) => Precondition::Match(format!("\"{version}\"")),

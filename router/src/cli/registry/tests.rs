@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use clap::Parser as _;
 use http::Method;
@@ -248,4 +249,134 @@ async fn a_new_token_goes_into_a_file_for_its_owner_alone() {
     // Where it cannot be written, none is made.
     run(create("/nowhere/acme.token")).await.unwrap_err();
     assert_eq!(registry.seen().len(), 1);
+}
+
+/// A zone as it is at a version.
+fn zone(addresses: &[&str], version: u32) -> Reply {
+    let body = json!({
+        "tenant": "acme", "pattern": "*.acme.example.org", "addresses": addresses,
+        "shared": false, "revision": version, "evicted": 0,
+    });
+    Reply::json(200, &body).with("etag", &format!("\"{version}\""))
+}
+
+const ADD: [&str; 6] = [
+    "zone",
+    "add",
+    "acme",
+    "*.acme.example.org",
+    "--address",
+    "10.0.8.0/24",
+];
+
+#[tokio::test]
+async fn a_zone_is_not_replaced_by_mistake() {
+    let authority = Authority::new();
+    let there = Scripted::start(&authority, |seen| match &seen.method {
+        &Method::GET => zone(&["10.0.7.0/24"], 7),
+        _ if seen.fields.contains_key("if-none-match") => Reply::problem(412, "changed", None),
+        _ => zone(&["10.0.8.0/24"], 8),
+    })
+    .await;
+    let error = run(with(&ADD, &authority, &[&there])).await.unwrap_err();
+    assert!(error.to_string().contains("(412 changed)"), "{error}");
+    let asked = there.seen().pop().unwrap();
+    assert_eq!(asked.fields["if-none-match"], "*");
+    let replace = [&ADD[..], &["--replace"]].concat();
+    assert_eq!(run(with(&replace, &authority, &[&there])).await.unwrap(), 0);
+    let asked = there.seen().pop().unwrap();
+    assert_eq!(asked.fields["if-match"], "\"7\"");
+    assert_eq!(&*asked.path, "/v1/zones/acme/*.acme.example.org");
+    let known = [&replace[..], &["--evict", "--if-match", "6"]].concat();
+    run(with(&known, &authority, &[&there])).await.unwrap();
+    let asked = there.seen().pop().unwrap();
+    assert_eq!(asked.fields["if-match"], "\"6\"");
+    assert_eq!(&*asked.path, "/v1/zones/acme/*.acme.example.org?evict=true");
+    // The answer to an earlier attempt may have been lost.
+    let done = Scripted::start(&authority, |_| zone(&["10.0.8.0/24"], 8)).await;
+    assert_eq!(run(with(&ADD, &authority, &[&done])).await.unwrap(), 0);
+    assert_eq!(done.seen().len(), 1, "asked, and nothing to put");
+    let none = Scripted::start(&authority, |seen| match &seen.method {
+        &Method::GET => Reply::problem(404, "not-found", None),
+        _ => zone(&["10.0.8.0/24"], 8),
+    })
+    .await;
+    assert_eq!(run(with(&ADD, &authority, &[&none])).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_range_is_added_to_whatever_else_is_in_a_zone() {
+    let authority = Authority::new();
+    let read = AtomicBool::new(false);
+    let registry = Scripted::start(&authority, move |seen| {
+        let version = seen.fields.get("if-match").map(|it| it.to_str().unwrap());
+        match (&seen.method, version) {
+            (&Method::PUT, Some("\"7\"")) => Reply::problem(412, "changed", None),
+            (&Method::PUT, _) => zone(&["10.0.7.0/24", "10.0.9.0/24", "10.0.8.0/24"], 9),
+            // Somebody else adds a range between the first reading and the second.
+            _ if !read.swap(true, Relaxed) => zone(&["10.0.7.0/24"], 7),
+            _ => zone(&["10.0.7.0/24", "10.0.9.0/24"], 8),
+        }
+    })
+    .await;
+    let extend = [&["zone", "extend"], &ADD[2..]].concat();
+    assert_eq!(
+        run(with(&extend, &authority, &[&registry])).await.unwrap(),
+        0
+    );
+    let put = registry.seen().pop().unwrap();
+    assert_eq!(put.fields["if-match"], "\"8\"");
+    assert_eq!(
+        put.json()["addresses"],
+        json!(["10.0.7.0/24", "10.0.9.0/24", "10.0.8.0/24"])
+    );
+}
+
+#[tokio::test]
+async fn what_has_leaked_is_revoked_and_withdrawn() {
+    let authority = Authority::new();
+    let registry = Scripted::start(&authority, |_| {
+        let id = "0123456789abcdef";
+        Reply::json(200, &json!({"id": id, "instances": 1, "routes": 2}))
+    })
+    .await;
+    for (words, path) in [
+        (
+            &["token", "revoke", "0123456789abcdef", "--withdraw"][..],
+            "/v1/tokens/0123456789abcdef?withdraw=true",
+        ),
+        (
+            &["token", "revoke", "0123456789abcdef"],
+            "/v1/tokens/0123456789abcdef",
+        ),
+        (
+            &["instance", "withdraw", "acme", "w1"],
+            "/v1/tenants/acme/instances/w1",
+        ),
+    ] {
+        run(with(words, &authority, &[&registry])).await.unwrap();
+        let seen = registry.seen().pop().unwrap();
+        assert_eq!((&seen.method, &*seen.path), (&Method::DELETE, path));
+    }
+}
+
+#[tokio::test]
+async fn zones_and_tokens_are_listed_to_the_last_page() {
+    let authority = Authority::new();
+    let registry = Scripted::start(&authority, |seen| {
+        let next = match &*seen.path {
+            "/v1/tokens?tenant=acme&limit=1000" | "/v1/zones?tenant=acme&limit=1000" => json!("x"),
+            "/v1/tokens?tenant=acme&limit=1000&after=x"
+            | "/v1/zones?tenant=acme&limit=1000&after=x" => json!(null),
+            _ => return Reply::status(404),
+        };
+        let body = json!({"tokens": [], "zones": [], "next": next, "revision": 9});
+        Reply::json(200, &body)
+    })
+    .await;
+    for object in ["token", "zone"] {
+        let words = [object, "list", "--tenant", "acme"];
+        run(with(&words, &authority, &[&registry])).await.unwrap();
+    }
+    assert_eq!(registry.seen().len(), 4);
 }

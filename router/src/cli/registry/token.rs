@@ -1,15 +1,17 @@
 //! `router registry token`.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
+use daemon::files::Replacement;
 use daemon::output;
 use serde_json::json;
 
 use super::ConnectionArgs;
-use super::operator::{SecretFile, create_operator};
+use super::operator::create_operator;
 use super::session::{Session, WrongUsage, name, seconds};
 use crate::cli::OK;
 use crate::cli::table::table;
@@ -24,11 +26,12 @@ pub(super) enum TokenCommand {
     /// goes into the file that `registry.api.operators` of router.yaml names.
     Create(CreateArgs),
     /// List tenants' tokens, without their secrets
-    List,
+    List(ListArgs),
     /// Make a tenant's token invalid
     ///
-    /// What was announced with it stays until its time is up. An operator's is revoked by deleting
-    /// its line from the operators' file.
+    /// What was announced or put with it stays until its time is up, unless --withdraw takes it away
+    /// as well. An operator's is revoked by deleting its line from the operators' file; --withdraw
+    /// with its id takes away what was made with it.
     Revoke(RevokeArgs),
 }
 
@@ -46,7 +49,8 @@ pub(super) struct CreateArgs {
     /// For an operator of this name
     #[arg(long, value_name = "NAME", value_parser = name, requires = "file")]
     operator: Option<String>,
-    /// The operators' file, which gets a line; it is made if it is not there
+    /// The operators' file, which gets a line; it is made if it is not there, by root for the owner
+    /// of its folder
     #[arg(long, value_name = "FILE", requires = "operator")]
     file: Option<PathBuf>,
     /// What it is for, to be seen in lists
@@ -61,14 +65,28 @@ pub(super) struct CreateArgs {
     #[arg(long, value_name = "DURATION", value_parser = seconds, conflicts_with = "operator")]
     expires_in: Option<u32>,
     /// Write the token into this file, which only its owner can read, and not to stdout
+    ///
+    /// A file that is there is replaced, and keeps its owner. A new one that root makes gets the
+    /// owner of its folder.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    /// Only this tenant's
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    tenant: Option<String>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct RevokeArgs {
     /// As `list` shows it
     id: String,
+    /// Withdraw at once whatever instances announced with it last, and delete the routes that were
+    /// put with it
+    #[arg(long)]
+    withdraw: bool,
 }
 
 pub(super) fn run(command: &TokenCommand, connection: &ConnectionArgs) -> anyhow::Result<u8> {
@@ -81,16 +99,25 @@ pub(super) fn run(command: &TokenCommand, connection: &ConnectionArgs) -> anyhow
             }
             _ => create(args, connection)?,
         },
-        TokenCommand::List => {
+        TokenCommand::List(args) => {
             let session = Session::open(connection)?;
-            let tokens = session.ask(async |client| client.tokens().await)?;
-            session.print(&tokens.tokens, || listed(&tokens.tokens))?;
+            let tenant = args.tenant.as_deref();
+            let tokens = session.ask(async |client| client.tokens(tenant).await)?;
+            session.print(&tokens, || listed(&tokens))?;
         }
         TokenCommand::Revoke(args) => {
             let session = Session::open(connection)?;
-            session.ask(async |client| client.revoke_token(&args.id).await)?;
-            let id = &args.id;
-            session.print(&json!({"revoked": id}), || format!("{id} is revoked\n"))?;
+            let (id, withdraw) = (&args.id, args.withdraw);
+            let revoked = session.ask(async |client| client.revoke_token(id, withdraw).await)?;
+            let (instances, routes) = (revoked.instances, revoked.routes);
+            let told = json!({"revoked": id, "instances": instances, "routes": routes});
+            session.print(&told, || {
+                if withdraw {
+                    format!("{id} is revoked; withdrawn with it: {instances} instances, {routes} routes that were put\n")
+                } else {
+                    format!("{id} is revoked\n")
+                }
+            })?;
         }
     }
     Ok(OK)
@@ -113,9 +140,9 @@ fn create(args: &CreateArgs, connection: &ConnectionArgs) -> anyhow::Result<()> 
     deliver(&new.id, new.token, destination, session.is_json())
 }
 
-fn destination(file: Option<&Path>) -> anyhow::Result<Option<SecretFile>> {
+fn destination(file: Option<&Path>) -> anyhow::Result<Option<Replacement>> {
     let open = |file: &Path| {
-        SecretFile::beside(file).with_context(|| format!("cannot write {}", file.display()))
+        Replacement::begin_owners(file).with_context(|| format!("cannot write {}", file.display()))
     };
     file.map(open).transpose()
 }
@@ -124,13 +151,15 @@ fn destination(file: Option<&Path>) -> anyhow::Result<Option<SecretFile>> {
 fn deliver(
     id: &str,
     token: String,
-    destination: Option<SecretFile>,
+    destination: Option<Replacement>,
     as_json: bool,
 ) -> anyhow::Result<()> {
     let mut told = json!({ "id": id });
     let text = match destination {
-        Some(destination) => {
-            let file = destination.finish(&format!("{token}\n"))?;
+        Some(mut destination) => {
+            let file = destination.place().to_owned();
+            destination.write_all(format!("{token}\n").as_bytes())?;
+            destination.finish()?;
             told["file"] = file.display().to_string().into();
             format!("token {id} is in {}\n", file.display())
         }

@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::Api;
+use super::conditions::Unconditional;
 use super::extract::{Json, NoQuery, Path, Query};
 use super::pages::Page;
 use super::problem::Problem;
@@ -62,6 +63,7 @@ pub(super) async fn list(
             instance: instance.to_owned(),
             ttl: entry.record.ttl,
             hosts: entry.record.hosts.clone(),
+            credential: entry.record.credential.clone(),
         });
         last = Some(format!("{tenant}/{instance}"));
     }
@@ -91,6 +93,7 @@ pub(super) async fn put(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Path((tenant, instance)): Path<(String, String)>,
+    _: Unconditional,
     _: NoQuery,
     Json(announcement): Json<Announcement>,
 ) -> Result<Response, Problem> {
@@ -138,6 +141,7 @@ pub(super) async fn delete(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Path((tenant, instance)): Path<(String, String)>,
+    _: Unconditional,
     _: NoQuery,
 ) -> Result<(StatusCode, Extension<Change>), Problem> {
     let tenant = valid::acting_for(&caller, &tenant)?;

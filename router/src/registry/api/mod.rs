@@ -4,6 +4,7 @@
 //! ([`change`](crate::registry::change)), and answers; who calls was found out before it
 //! ([`auth`](crate::registry::auth)). The OpenAPI document is made of the handlers themselves.
 
+mod conditions;
 mod document;
 pub mod extract;
 mod health;
@@ -125,7 +126,7 @@ fn parts() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(instances::list))
         .routes(routes!(instances::put, instances::delete))
         .routes(routes!(zones::list))
-        .routes(routes!(zones::put, zones::delete))
+        .routes(routes!(zones::get, zones::put, zones::delete))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke))
         .routes(routes!(health::health))

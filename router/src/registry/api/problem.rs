@@ -28,6 +28,8 @@ pub mod reason {
     pub const STANDS_IN_A_FILE: &str = "stands-in-a-file";
     /// 409: the zone overlaps with another tenant's, and not both are shared.
     pub const ZONES_OVERLAP: &str = "zones-overlap";
+    /// 409: routes would go with the zone, and the call does not say that they may.
+    pub const WOULD_EVICT: &str = "would-evict";
     /// 409: the tenant holds as many routes as it may.
     pub const TOO_MANY_ROUTES: &str = "too-many-routes";
     /// 412: it is not as `If-Match` or `If-None-Match` wants it.

@@ -48,7 +48,7 @@ impl utoipa::IntoResponses for ForNames {
             (404, "There is none, or it is another tenant's"),
             (
                 409,
-                "The name is another tenant's, or stands in a file, or is one too many",
+                "The name is another tenant's, or stands in a file, or is one too many; or routes would go with the zone",
             ),
             (413, "The body is too long"),
             (415, "The body is not JSON by its Content-Type"),

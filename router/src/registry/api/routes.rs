@@ -158,7 +158,8 @@ pub(super) async fn put(
             return Err(Problem::malformed(detail));
         }
     };
-    let source = valid::route(&host, spec)?;
+    let mut source = valid::route(&host, spec)?;
+    source.credential = Some((*caller.id).into());
     let endpoints = source.endpoints.clone();
     let request = PutRoute {
         tenant: &tenant,
@@ -239,7 +240,7 @@ fn answer(status: StatusCode, etag: Option<&str>, route: Route) -> Response {
 }
 
 /// What `If-Match` and `If-None-Match` ask for. Weak tags never match (RFC 9110, section 8.8.3.2).
-fn expectation(headers: &HeaderMap) -> Result<Expect, Problem> {
+pub(super) fn expectation(headers: &HeaderMap) -> Result<Expect, Problem> {
     let read = |name| -> Result<Option<String>, Problem> {
         let mut values = Vec::new();
         for value in headers.get_all(&name) {

@@ -86,6 +86,9 @@ pub struct Source {
     /// Seconds without renewal after which they go; they stay when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl: Option<u32>,
+    /// The credential that put them, if no instance announces them: an instance shows its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<String>,
 }
 
 /// TLS towards a source's endpoints, as it is shown.
@@ -177,6 +180,9 @@ pub struct Instance {
     pub ttl: u32,
     /// The host rules it announces.
     pub hosts: Vec<String>,
+    /// The credential that announced it: `token:` with its id, or `certificate:` with its URI.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub credential: String,
 }
 
 /// One page of instances.
@@ -213,13 +219,41 @@ pub struct Zone {
     pub addresses: Vec<String>,
     /// Whether zones of other tenants may overlap with this one.
     pub shared: bool,
+    /// When it changed last, counted by the store: its entity tag is this in quotes.
+    pub revision: i64,
 }
 
-/// All zones that the caller may see.
+/// A zone that was put.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ZonePut {
+    /// As it is now.
+    #[serde(flatten)]
+    pub zone: Zone,
+    /// Routes that went because no zone allows them any more, counted by what each source added.
+    pub evicted: usize,
+}
+
+/// A zone that was taken back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ZoneTaken {
+    /// Whose it was.
+    pub tenant: String,
+    /// The names.
+    pub pattern: String,
+    /// Routes that went because no zone allows them any more, counted by what each source added.
+    pub evicted: usize,
+}
+
+/// One page of zones.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Zones {
     /// By tenant and pattern.
     pub zones: Vec<Zone>,
+    /// What to give as `after` for the next page; absent on the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+    /// As of when.
+    pub revision: i64,
 }
 
 /// A token as the operator wants it.
@@ -264,11 +298,27 @@ pub struct Token {
     pub expires: Option<u64>,
 }
 
-/// All tokens.
+/// One page of tokens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Tokens {
     /// By id.
     pub tokens: Vec<Token>,
+    /// What to give as `after` for the next page; absent on the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+    /// As of when.
+    pub revision: i64,
+}
+
+/// A token that was revoked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Revoked {
+    /// What it was called.
+    pub id: String,
+    /// Instances that were withdrawn with it.
+    pub instances: usize,
+    /// Routes that were put with it and are deleted.
+    pub routes: usize,
 }
 
 /// Whether the registry can take changes.
@@ -302,6 +352,27 @@ pub struct TenantQuery {
     /// Operators name the tenant; for a tenant it is its own.
     #[param(example = "acme")]
     pub tenant: Option<String>,
+}
+
+/// What changes of zones take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct EvictQuery {
+    /// Whether routes that no zone would allow any more may go; if there are any, the change is
+    /// refused without it.
+    #[param(default = false)]
+    pub evict: Option<bool>,
+}
+
+/// What the revocation of a token takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct WithdrawQuery {
+    /// Whether everything that was announced or put with the token goes at once as well.
+    #[param(default = false)]
+    pub withdraw: Option<bool>,
 }
 
 /// What a watch takes.

@@ -115,6 +115,7 @@ pub(super) fn route(host: &HostMatch, spec: RouteSpec) -> Result<RouteSource, Pr
         shared: spec.shared,
         check: spec.check,
         ttl: spec.ttl,
+        credential: None,
     })
 }
 
@@ -209,6 +210,7 @@ fn announced(
         shared: given.shared,
         check: None,
         ttl: Some(ttl),
+        credential: None,
     };
     Ok((host, source))
 }

@@ -62,6 +62,11 @@ pub struct Change {
 #[derive(Clone, Copy, Debug)]
 pub struct Unchanged;
 
+/// Among an answer's extensions: what else the change did, such as routes that went with a zone.
+/// Each is an event of its own, after the change's; with the same revision, which tells the cause.
+#[derive(Clone, Debug, Default)]
+pub struct Consequences(pub Vec<Change>);
+
 /// One event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditEvent {

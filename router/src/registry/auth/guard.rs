@@ -19,7 +19,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::{AUTHORIZATION, CACHE_CONTROL};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
-use super::audit::{AuditEvent, AuditLog, Change, Unchanged, shortened};
+use super::audit::{AuditEvent, AuditLog, Change, Consequences, Unchanged, shortened};
 use super::certificate::{CertificateIdentity, NoIdentity};
 use super::credential::{BearerToken, Caller};
 use super::limits::{Demand, Exceeded, Limits, Permit, Source};
@@ -163,8 +163,12 @@ impl Guard {
             let (method, path) = (request.method().clone(), request.uri().path().to_owned());
             let response = respond(request, next).await;
             if let Some(event) = event(&caller, &peer, &method, path, &response) {
+                let also = consequences(&event, &response);
                 let made = response.status().is_success();
                 guard.record(event, made).await;
+                for event in also {
+                    guard.audit.record(&event).await;
+                }
             }
             holding(response, permit)
         });
@@ -340,6 +344,22 @@ fn event(
         revision: change.revision,
         refusals: None,
     })
+}
+
+/// What else a change did.
+fn consequences(cause: &AuditEvent, response: &Response) -> Vec<AuditEvent> {
+    let done = response.extensions().get::<Consequences>();
+    let done = done.into_iter().flat_map(|Consequences(done)| done);
+    done.map(|change| AuditEvent {
+        tenant: change.tenant.clone(),
+        action: change.action.unwrap_or_default().to_owned(),
+        object: shortened(change.object.clone().unwrap_or_default()),
+        hosts: change.hosts.clone(),
+        endpoints: change.endpoints.clone(),
+        revision: change.revision,
+        ..cause.clone()
+    })
+    .collect()
 }
 
 #[cfg(test)]

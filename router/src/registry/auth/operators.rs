@@ -8,9 +8,6 @@
 //! `router registry token create --operator` writes such lines.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,6 +16,7 @@ use config::ConfigErrors;
 use config::document::{self, Position};
 use config::error::{Fault, InvalidValue};
 use config::net::kinds::check_label;
+use daemon::files::read_owners;
 
 use super::credential::ID_DIGITS;
 use crate::registry::hex::{from_hex, to_hex};
@@ -104,15 +102,7 @@ impl OperatorTokens {
     /// # Errors
     /// It cannot be read, others than its owner can read or write it, or something in it is wrong.
     pub fn read(file: &Path) -> Result<Self, ConfigErrors> {
-        let (text, mode) = read(file).map_err(|error| ConfigErrors::unreadable(file, &error))?;
-        let refuse = |reason| Err(ConfigErrors::whole_file(file, reason));
-        if mode & 0o077 != 0 {
-            let reason = format!("can be used by others than its owner (mode {mode:04o})");
-            return refuse(InvalidValue::new(reason).help("chmod 600 it"));
-        }
-        if text.len() as u64 > MAX_FILE {
-            return refuse(InvalidValue::new("is longer than 1 MiB"));
-        }
+        let text = read_owners(file, MAX_FILE).map_err(|problem| problem.of(file))?;
         Self::parse(document::text_of(&text, file)?, file)
     }
 
@@ -137,19 +127,6 @@ impl OperatorTokens {
 #[must_use]
 pub fn operators_line(name: &str, id: &str, digest: &Digest) -> String {
     format!("{name} {id} {}\n", to_hex(digest))
-}
-
-/// The content and the permission bits of the same open file.
-fn read(file: &Path) -> io::Result<(Vec<u8>, u32)> {
-    // Asked before opening, since opening a pipe would wait for a writer.
-    if !fs::metadata(file)?.is_file() {
-        return Err(io::Error::other("it is no regular file"));
-    }
-    let open = File::open(file)?;
-    let mode = open.metadata()?.mode() & 0o7777;
-    let mut text = Vec::new();
-    open.take(MAX_FILE + 1).read_to_end(&mut text)?;
-    Ok((text, mode))
 }
 
 /// The operators' tokens as the file had them when it was last right.
@@ -200,6 +177,7 @@ impl OperatorsFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     const ID: &str = "0123456789abcdef";
@@ -265,7 +243,7 @@ mod tests {
             if let Err(errors) = read {
                 let errors = errors.to_string();
                 assert!(errors.contains(&format!("mode 0{mode:o}")), "{errors}");
-                assert!(errors.contains("chmod 600"), "{errors}");
+                assert!(errors.contains("chmod go="), "{errors}");
             }
         }
     }

@@ -141,11 +141,16 @@ async fn renew(
         return Ok(Renewed::Nothing);
     };
     match registry.store.renew(lease).await {
-        Ok(()) if known.record.digest == digest => Ok(Renewed::All(Announced {
-            revision: revision.0,
-            ttl,
-            renewed: true,
-        })),
+        // Who renews with another credential is recorded with that one.
+        Ok(())
+            if known.record.digest == digest && *known.record.credential == *request.credential =>
+        {
+            Ok(Renewed::All(Announced {
+                revision: revision.0,
+                ttl,
+                renewed: true,
+            }))
+        }
         Ok(()) => Ok(Renewed::Lease(lease)),
         Err(StoreError::LeaseGone) => Ok(Renewed::Nothing),
         Err(error) => Err(error.into()),

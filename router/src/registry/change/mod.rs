@@ -4,6 +4,7 @@
 mod announce;
 mod evict;
 mod routes;
+pub mod sweep;
 mod tokens;
 mod zones;
 
@@ -20,9 +21,10 @@ use super::turns::TooManyWait;
 use crate::control::Control;
 
 pub use announce::{Announce, announce, withdraw};
+pub use evict::Evicted;
 pub use routes::{Expect, PutRoute, RoutePut, delete_route, etag, put_route, represent};
-pub use tokens::{create_token, revoke_token};
-pub use zones::{delete_zone, put_zone};
+pub use tokens::{Withdrawn, create_token, revoke_token, withdraw_all_of};
+pub use zones::{ZoneChange, ZoneChanged, delete_zone, put_zone, zone_etag};
 
 /// How often a change is tried while others come between.
 const ATTEMPTS: u32 = 30;

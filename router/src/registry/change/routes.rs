@@ -258,6 +258,7 @@ fn source(source: &Source) -> types::Source {
         protocol: source.spec.protocol,
         tls,
         ttl: source.spec.ttl,
+        credential: source.spec.credential.as_deref().map(str::to_owned),
     }
 }
 

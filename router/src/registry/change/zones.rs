@@ -2,30 +2,63 @@
 
 use config::route::HostMatch;
 
-use super::evict::evict;
-use super::{Decision, transact};
+use super::evict::{Evicted, Leased, evict, follow_to, held};
+use super::{Decision, Expect, transact};
 use crate::registry::api::problem::{Problem, reason};
 use crate::registry::claims::zones_overlap;
 use crate::registry::keys::{self, Key};
 use crate::registry::record::Zone;
 use crate::registry::shared::RouteRegistry;
-use crate::registry::store::{Put, Range, Revision, Transaction};
+use crate::registry::store::{KeyValue, Put, Range, Revision, Transaction};
 
-/// Leases names to a tenant; true if there was no such zone before. Routes of the tenant that no
-/// zone allows any more (their addresses may have been taken out) go.
+/// Routes that are named in a refusal.
+const EXAMPLES: usize = 3;
+
+/// A zone to be changed.
+#[derive(Clone, Copy, Debug)]
+pub struct ZoneChange<'a> {
+    /// Whom it is leased to.
+    pub tenant: &'a str,
+    /// Its names.
+    pub pattern: &'a HostMatch,
+    /// What has to be there before.
+    pub expect: &'a Expect,
+    /// Whether routes that no zone would allow any more may go; it is refused otherwise.
+    pub evict: bool,
+}
+
+/// What a change of a zone came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ZoneChanged {
+    /// Where the zone stands now.
+    pub revision: Revision,
+    /// Whether there was no such zone before.
+    pub created: bool,
+    /// Routes that went with it.
+    pub evicted: Vec<Evicted>,
+}
+
+/// Leases names to a tenant. Routes of the tenant that no zone allows any more (their addresses may
+/// have been taken out) go.
 ///
 /// # Errors
-/// If the zone overlaps with another tenant's and not both are shared.
+/// If the zone overlaps with another tenant's and not both are shared, if it is not as expected, or
+/// if routes would go that may not.
 pub async fn put_zone(
     registry: &RouteRegistry,
-    tenant: &str,
-    pattern: &HostMatch,
+    change: ZoneChange<'_>,
     zone: &Zone,
-) -> Result<(Revision, bool), Problem> {
+) -> Result<ZoneChanged, Problem> {
+    let ZoneChange {
+        tenant, pattern, ..
+    } = change;
+    spare_routes(registry, change, Some(zone)).await?;
     let key = keys::zone(tenant, pattern);
     let value = serde_json::to_vec(zone).expect("a zone is JSON");
     let ranges = [keys::all_zones()];
     let (revision, created) = transact(registry, &ranges, |listing| {
+        let known = listing.entries.iter().find(|it| it.key == key);
+        check(change.expect, known)?;
         for entry in &listing.entries {
             let Some(Key::Zone {
                 tenant: other,
@@ -43,49 +76,156 @@ pub async fn put_zone(
                 return Err(Problem::conflict(reason::ZONES_OVERLAP, detail));
             }
         }
-        let created = !listing.entries.iter().any(|it| it.key == key);
         let put = Put {
             key: key.clone(),
             value: value.clone().into(),
             lease: None,
         };
         let transaction = Transaction {
+            // A deletion since it was read is a change as well.
+            present: still_there(change.expect, &key),
             puts: vec![put],
             ..Transaction::default()
         };
-        Ok(Decision::Commit(transaction, created))
+        Ok(Decision::Commit(transaction, known.is_none()))
     })
     .await?;
-    if !created {
-        evict(registry, tenant, revision).await?;
-    }
-    Ok((revision, created))
+    let evicted = if created {
+        Vec::new()
+    } else {
+        evict(registry, tenant, revision).await?
+    };
+    Ok(ZoneChanged {
+        revision,
+        created,
+        evicted,
+    })
 }
 
-/// Takes a zone back; routes of the tenant that no other zone of it allows go at once.
+/// Takes a zone back; routes of the tenant that no other zone of it allows go at once. With the zone
+/// gone already, it ends what an earlier call may have left undone.
 ///
 /// # Errors
-/// If there is no such zone.
+/// If there is no such zone and nothing is left to do, if it is not as expected, or if routes would
+/// go that may not.
 pub async fn delete_zone(
     registry: &RouteRegistry,
-    tenant: &str,
-    pattern: &HostMatch,
-) -> Result<Revision, Problem> {
+    change: ZoneChange<'_>,
+) -> Result<ZoneChanged, Problem> {
+    let ZoneChange {
+        tenant, pattern, ..
+    } = change;
+    spare_routes(registry, change, None).await?;
     let key = keys::zone(tenant, pattern);
     let ranges = [Range::key(&key)];
-    let (revision, ()) = transact(registry, &ranges, |listing| {
-        if listing.entries.is_empty() {
-            let detail = format!("tenant {tenant} has no zone {pattern}");
-            return Err(Problem::not_found(detail));
+    let (revision, deleted) = transact(registry, &ranges, |listing| {
+        let known = listing.entries.first();
+        if known.is_none() {
+            return Ok(Decision::Nothing(false));
         }
+        check(change.expect, known)?;
         let transaction = Transaction {
             present: vec![key.clone()],
             deletes: vec![key.clone()],
             ..Transaction::default()
         };
-        Ok(Decision::Commit(transaction, ()))
+        Ok(Decision::Commit(transaction, true))
     })
     .await?;
-    evict(registry, tenant, revision).await?;
-    Ok(revision)
+    let evicted = evict(registry, tenant, revision).await?;
+    if !deleted && evicted.is_empty() {
+        check(change.expect, None)?;
+        let detail = format!("tenant {tenant} has no zone {pattern}");
+        return Err(Problem::not_found(detail));
+    }
+    Ok(ZoneChanged {
+        revision,
+        created: false,
+        evicted,
+    })
+}
+
+/// The entity tag of a zone: when it changed last.
+#[must_use]
+pub fn zone_etag(modified: Revision) -> String {
+    format!("\"{}\"", modified.0)
+}
+
+/// Refuses a change that would take routes away, unless it may: an address range that was left out
+/// by mistake must not take a tenant off the air. Routes that come at the very moment of the change
+/// are not seen here, and go.
+async fn spare_routes(
+    registry: &RouteRegistry,
+    change: ZoneChange<'_>,
+    zone: Option<&Zone>,
+) -> Result<(), Problem> {
+    let ZoneChange {
+        tenant, pattern, ..
+    } = change;
+    if change.evict {
+        return Ok(());
+    }
+    let listing = registry.store.read(&[keys::zones(tenant)]).await?;
+    let key = keys::zone(tenant, pattern);
+    let known = listing.entries.iter().find(|it| it.key == key);
+    if known.is_none() {
+        // One zone more takes nothing away.
+        return Ok(());
+    }
+    check(change.expect, known)?;
+    follow_to(registry, listing.revision).await?;
+    let before = Leased::of_listing(&listing, tenant);
+    let mut after = Leased::of_listing(&listing, tenant);
+    after.0.retain(|(other, _)| other != pattern);
+    after
+        .0
+        .extend(zone.map(|zone| (pattern.clone(), Some(zone.clone()))));
+    let losers = held(registry, tenant, |host, source| {
+        before.allow(host, source) && !after.allow(host, source)
+    })
+    .await;
+    if losers.is_empty() {
+        return Ok(());
+    }
+    Err(would_evict(tenant, &losers))
+}
+
+fn would_evict(tenant: &str, losers: &[Evicted]) -> Problem {
+    let mut hosts: Vec<_> = losers.iter().map(|it| it.host.to_string()).collect();
+    hosts.sort();
+    hosts.dedup();
+    let more = hosts.len().saturating_sub(EXAMPLES);
+    hosts.truncate(EXAMPLES);
+    let mut names = hosts.join(", ");
+    if more > 0 {
+        names.push_str(&format!(" and {more} more"));
+    }
+    let count = losers.len();
+    let detail = format!(
+        "evicted: {count} routes of tenant {tenant} would go at once ({names}): ask with evict=true if they are to"
+    );
+    Problem::conflict(reason::WOULD_EVICT, detail)
+}
+
+fn still_there(expect: &Expect, key: &str) -> Vec<String> {
+    match expect {
+        Expect::Something | Expect::OneOf(_) => vec![key.to_owned()],
+        Expect::Anything | Expect::Nothing => Vec::new(),
+    }
+}
+
+fn check(expect: &Expect, known: Option<&KeyValue>) -> Result<(), Problem> {
+    let met = match (expect, known) {
+        (Expect::Anything, _) | (Expect::Nothing, None) | (Expect::Something, Some(_)) => true,
+        (Expect::OneOf(tags), Some(known)) => tags.contains(&zone_etag(known.modified)),
+        (Expect::Nothing, Some(_)) | (Expect::Something | Expect::OneOf(_), None) => false,
+    };
+    if met {
+        return Ok(());
+    }
+    Err(Problem::changed(match (expect, known) {
+        (Expect::Nothing, _) => "the zone is there already",
+        (_, None) => "there is no such zone",
+        _ => "the zone is no longer the one that If-Match names",
+    }))
 }

@@ -12,8 +12,8 @@ use serde::de::DeserializeOwned;
 use super::connection::Question;
 use super::{Answer, Client, ClientError, DEADLINE, Events, MAX_ANSWER, MAX_LIST, tag_of};
 use crate::registry::api::types::{
-    Announced, Announcement, Health, Instance, Instances, NewToken, Route, RouteSpec, Routes,
-    TokenSpec, Tokens, Zone, ZoneSpec, Zones,
+    Announced, Announcement, Health, Instance, Instances, NewToken, Revoked, Route, RouteSpec,
+    Routes, Token, TokenSpec, Tokens, Zone, ZonePut, ZoneSpec, ZoneTaken, Zones,
 };
 
 /// Entries per page.
@@ -118,34 +118,51 @@ impl Client {
         .await
     }
 
-    /// Zones that the caller may see, or one tenant's.
-    pub async fn zones(&self, tenant: Option<&str>) -> Result<Zones, ClientError> {
-        let path = query("/v1/zones", &[("tenant", tenant)]);
-        self.json(plain(Method::GET, path), MAX_LIST, DEADLINE)
+    /// Every zone that the caller may see, or one tenant's.
+    pub async fn zones(&self, tenant: Option<&str>) -> Result<Vec<Zone>, ClientError> {
+        self.pages("/v1/zones", tenant, |page: Zones| (page.zones, page.next))
             .await
     }
 
-    /// Leases names to a tenant.
+    /// One zone.
+    pub async fn zone(&self, tenant: &str, pattern: &str) -> Result<Tagged<Zone>, ClientError> {
+        let question = plain(Method::GET, zone_path(tenant, pattern, false));
+        self.tagged(question).await
+    }
+
+    /// Leases names to a tenant. `evict`: routes that no zone allows any more may go.
     pub async fn put_zone(
         &self,
         tenant: &str,
         pattern: &str,
         zone: &ZoneSpec,
-    ) -> Result<Tagged<Zone>, ClientError> {
-        let question = with_body(Method::PUT, zone_path(tenant, pattern), zone);
+        precondition: &Precondition,
+        evict: bool,
+    ) -> Result<Tagged<ZonePut>, ClientError> {
+        let mut question = with_body(Method::PUT, zone_path(tenant, pattern, evict), zone);
+        question.fields.extend(self.field_of(precondition)?);
         self.tagged(question).await
     }
 
-    /// Takes names back.
-    pub async fn delete_zone(&self, tenant: &str, pattern: &str) -> Result<(), ClientError> {
-        let question = plain(Method::DELETE, zone_path(tenant, pattern));
-        self.call(question, MAX_ANSWER, DEADLINE).await.map(drop)
+    /// Takes names back. `evict`: routes that no zone allows any more may go.
+    pub async fn delete_zone(
+        &self,
+        tenant: &str,
+        pattern: &str,
+        precondition: &Precondition,
+        evict: bool,
+    ) -> Result<ZoneTaken, ClientError> {
+        let mut question = plain(Method::DELETE, zone_path(tenant, pattern, evict));
+        question.fields.extend(self.field_of(precondition)?);
+        self.json(question, MAX_ANSWER, DEADLINE).await
     }
 
-    /// All tokens, without their secrets.
-    pub async fn tokens(&self) -> Result<Tokens, ClientError> {
-        let question = plain(Method::GET, "/v1/tokens".to_owned());
-        self.json(question, MAX_LIST, DEADLINE).await
+    /// Every token, or one tenant's, without their secrets.
+    pub async fn tokens(&self, tenant: Option<&str>) -> Result<Vec<Token>, ClientError> {
+        self.pages("/v1/tokens", tenant, |page: Tokens| {
+            (page.tokens, page.next)
+        })
+        .await
     }
 
     /// Makes a token.
@@ -154,10 +171,12 @@ impl Client {
         self.json(question, MAX_ANSWER, DEADLINE).await
     }
 
-    /// Makes a token invalid.
-    pub async fn revoke_token(&self, id: &str) -> Result<(), ClientError> {
-        let question = plain(Method::DELETE, format!("/v1/tokens/{}", encoded(id)));
-        self.call(question, MAX_ANSWER, DEADLINE).await.map(drop)
+    /// Makes a token invalid. `withdraw`: what was made with it goes as well.
+    pub async fn revoke_token(&self, id: &str, withdraw: bool) -> Result<Revoked, ClientError> {
+        let path = format!("/v1/tokens/{}", encoded(id));
+        let path = query(&path, &[("withdraw", withdraw.then_some("true"))]);
+        self.json(plain(Method::DELETE, path), MAX_ANSWER, DEADLINE)
+            .await
     }
 
     /// Whether the registry can take changes. Nobody has to prove anything for it.
@@ -281,8 +300,9 @@ fn route_path(host: &str, tenant: Option<&str>) -> String {
     query(&path, &[("tenant", tenant)])
 }
 
-fn zone_path(tenant: &str, pattern: &str) -> String {
-    format!("/v1/zones/{}/{}", encoded(tenant), encoded(pattern))
+fn zone_path(tenant: &str, pattern: &str, evict: bool) -> String {
+    let path = format!("/v1/zones/{}/{}", encoded(tenant), encoded(pattern));
+    query(&path, &[("evict", evict.then_some("true"))])
 }
 
 fn query(path: &str, parameters: &[(&str, Option<&str>)]) -> String {

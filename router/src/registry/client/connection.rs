@@ -5,6 +5,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+// hyper leaves out the cause of an error.
+pub(crate) use daemon::error::with_causes as told;
 use http::header::{AUTHORIZATION, HOST, USER_AGENT};
 use http::{HeaderValue, Method, Request, Response};
 use http_body_util::Full;
@@ -176,14 +178,6 @@ async fn addresses(
     };
     tracing::debug!(failure, "a registry's last addresses are used");
     Ok(known)
-}
-
-/// An error of hyper with its cause, which it leaves out.
-pub(crate) fn told(error: &hyper::Error) -> String {
-    match std::error::Error::source(error) {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
-    }
 }
 
 #[cfg(test)]

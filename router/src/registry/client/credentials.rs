@@ -5,21 +5,19 @@
 //! spoiled later on harms nobody.
 
 use std::fmt;
-use std::fs::{self, File};
-use std::io::Read as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
+use daemon::files::read_owners;
 use http::HeaderValue;
+use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
 use super::ClientError;
 use crate::registry::auth::BearerToken;
-use crate::tls::{authorities, read_chain, read_key, system_authorities};
+use crate::tls::{authorities, parse_chain, read_chain, read_key, system_authorities};
 
 /// Bytes of a token file at most; a token has 85.
 const MAX_TOKEN: u64 = 4096;
@@ -179,12 +177,7 @@ fn with_certificate(
 ) -> Result<ClientConfig, ClientError> {
     let pem = read_chain(chain_file).map_err(|problem| wrong(chain_file, problem))?;
     took(&pem);
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(&pem)
-        .collect::<Result<_, _>>()
-        .map_err(|error| wrong(chain_file, format!("invalid PEM: {error}")))?;
-    if chain.is_empty() {
-        return Err(wrong(chain_file, "holds no certificate"));
-    }
+    let chain = parse_chain(&pem).map_err(|problem| wrong(chain_file, problem))?;
     let pem = read_key(key_file).map_err(|problem| wrong(key_file, problem))?;
     took(&pem);
     let key = PrivateKeyDer::from_pem_slice(&pem)
@@ -205,26 +198,8 @@ fn http1(mut config: ClientConfig) -> ClientConfig {
 
 /// The Authorization field of the token in a file that is for its owner alone.
 fn bearer(file: &Path) -> Result<HeaderValue, ClientError> {
-    let attempt = || -> std::io::Result<Option<(String, u32)>> {
-        // Asked before opening, since opening a pipe would wait for a writer.
-        if !fs::metadata(file)?.is_file() {
-            return Ok(None);
-        }
-        let open = File::open(file)?;
-        let mode = open.metadata()?.mode();
-        let mut text = String::new();
-        open.take(MAX_TOKEN).read_to_string(&mut text)?;
-        Ok(Some((text, mode & 0o7777)))
-    };
-    let (text, mode) = attempt()
-        .map_err(|error| wrong(file, format!("cannot be read: {error}")))?
-        .ok_or_else(|| wrong(file, "is not a regular file"))?;
-    if mode & 0o077 != 0 {
-        return Err(wrong(
-            file,
-            format!("holds a token and can be read by others (mode {mode:04o}): chmod go= it"),
-        ));
-    }
+    let text = read_owners(file, MAX_TOKEN).map_err(|problem| wrong(file, problem))?;
+    let text = String::from_utf8_lossy(&text);
     let token = BearerToken::parse(text.trim()).map_err(|error| wrong(file, error))?;
     let mut value = HeaderValue::try_from(format!("Bearer {}", token.reveal()))
         .expect("letters, digits and underscores can stand in a field");
@@ -244,6 +219,7 @@ fn wrong(file: &Path, reason: impl ToString) -> ClientError {
 mod tests {
     use super::*;
     use crate::registry::client::scripted::token;
+    use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
     fn file(folder: &Path, text: &str, mode: u32) -> PathBuf {

@@ -399,9 +399,14 @@ async fn who_loses_a_zone_loses_its_routes_at_once() {
     // Half of the addresses are taken out.
     let narrower = json!({"addresses": ["10.0.1.0/25"]});
     assert_eq!(
-        lab.call(&ops, "PUT", "/v1/zones/a/*.a.example.org", narrower)
-            .await
-            .status,
+        lab.call(
+            &ops,
+            "PUT",
+            "/v1/zones/a/*.a.example.org?evict=true",
+            narrower
+        )
+        .await
+        .status,
         200
     );
     assert_eq!(lab.endpoints("x.a.example.org").await, [A]);
@@ -413,10 +418,15 @@ async fn who_loses_a_zone_loses_its_routes_at_once() {
         "not merely renewed"
     );
     assert_eq!(
-        lab.call(&ops, "DELETE", "/v1/zones/a/*.a.example.org", Value::Null)
-            .await
-            .status,
-        204
+        lab.call(
+            &ops,
+            "DELETE",
+            "/v1/zones/a/*.a.example.org?evict=true",
+            Value::Null
+        )
+        .await
+        .status,
+        200
     );
     lab.settle().await;
     assert!(lab.published.lock().unwrap().is_empty());

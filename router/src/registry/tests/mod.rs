@@ -2,8 +2,10 @@
 
 mod announcing;
 mod bounds;
+mod credentials;
 mod failing;
 mod holding;
 mod lab;
 mod stolen;
 mod watching;
+mod zones;

@@ -24,6 +24,8 @@ impl View {
         fresh.recent.clear();
         // A watch cannot resume over what was not seen.
         fresh.forgotten = listing.revision;
+        // Any of their zones may have gone while nobody looked.
+        fresh.rezoned = fresh.held.keys().cloned().collect();
         fresh.tidy();
         fresh
     }

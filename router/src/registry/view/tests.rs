@@ -318,3 +318,19 @@ proptest! {
         prop_assert_eq!(found, expected);
     }
 }
+
+#[test]
+fn after_a_listing_every_tenant_that_holds_names_may_have_lost_a_zone() {
+    let route = source("a.x.org", "acme", "w1", &plain("10.0.0.1:1"), 1);
+    let mut view = view(vec![route]);
+    assert_eq!(view.take_rezoned(), BTreeSet::from(["acme".into()]));
+    assert!(view.take_rezoned().is_empty());
+    let zone = entry(
+        "zone/acme/gro.x.*".into(),
+        r#"{"addresses":["10.0.0.0/8"]}"#,
+        2,
+        2,
+    );
+    put(&mut view, zone);
+    assert_eq!(view.take_rezoned(), BTreeSet::from(["acme".into()]));
+}

@@ -100,7 +100,7 @@ fn web_socket(stage: &Stage, report: &Report) -> Result<()> {
 fn under_load(stage: &mut Stage, report: &mut Report) -> Result<()> {
     report.heading("Under load: a worker dies, a route is added");
     let begun = Instant::now();
-    let (plain, encrypted) = (stage.load(PLAIN)?, stage.load(ENCRYPTED)?);
+    let (plain, encrypted) = (stage.load(PLAIN), stage.load(ENCRYPTED));
     plain.wait_for(STRETCH)?;
 
     let victim = PLAIN.workers[0];

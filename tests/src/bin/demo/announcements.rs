@@ -74,7 +74,7 @@ pub(crate) fn go_and_come(stage: &mut Stage, report: &mut Report) -> Result<()> 
 fn a_check_fails(stage: &mut Stage, report: &mut Report) -> Result<()> {
     let [ill, well] = PLAIN.workers;
     report.heading("A worker's NGINX stops, and starts again");
-    let load = stage.load(PLAIN)?;
+    let load = stage.load(PLAIN);
     load.wait_for(STRETCH)?;
 
     let nginx = stage.worker(ill)?.nginx()?;
@@ -107,7 +107,7 @@ fn a_check_fails(stage: &mut Stage, report: &mut Report) -> Result<()> {
 fn a_registrar_dies(stage: &mut Stage, report: &mut Report) -> Result<()> {
     let [other, silent] = PLAIN.workers;
     report.heading("A registrar is killed, and started again; its NGINX runs on");
-    let load = stage.load(PLAIN)?;
+    let load = stage.load(PLAIN);
     load.wait_for(STRETCH)?;
 
     let registrar = stage.worker(silent)?.registrar()?;
@@ -254,7 +254,7 @@ fn wait_for(stage: &Stage, tenant: Tenant, workers: &[&str]) -> Result<()> {
 
 /// GETs of clients that have just come: these workers answer, each of them, and nobody else.
 fn alone(stage: &Stage, workers: &[&str]) -> Result<Tally> {
-    let load = stage.load(PLAIN)?;
+    let load = stage.load(PLAIN);
     load.wait_for(STRETCH)?;
     // On a busy machine one of them may be slow to begin, and is left out for as long.
     let what = format!("answers from {}", workers.join(", "));

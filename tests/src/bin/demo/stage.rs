@@ -217,7 +217,7 @@ impl Stage {
     }
 
     /// Clients that ask for a tenant's host again and again.
-    pub(crate) fn load(&self, tenant: Tenant) -> Result<Load> {
+    pub(crate) fn load(&self, tenant: Tenant) -> Load {
         Load::start(4, &self.tls, self.https, &[tenant.host], self.namespace())
     }
 

@@ -485,3 +485,40 @@ async fn no_secret_reaches_the_log() {
         assert!(!lines.contains(&token[30..]), "{lines}");
     }
 }
+
+#[test]
+fn what_else_a_change_did_has_its_cause() {
+    let gone = Change {
+        tenant: Some("acme".into()),
+        action: Some("evicted-by-take-zone-back"),
+        object: Some("w1".to_owned()),
+        hosts: vec!["www.example.org".to_owned()],
+        revision: Some(Revision(7)),
+        ..Change::default()
+    };
+    let cause = AuditEvent {
+        time: UNIX_EPOCH,
+        caller: "token:ops".into(),
+        role: "operator ops".to_owned(),
+        peer: "192.0.2.1:5".parse().unwrap(),
+        tenant: Some("acme".into()),
+        action: "take-zone-back".to_owned(),
+        object: "*.example.org".to_owned(),
+        hosts: Vec::new(),
+        endpoints: Vec::new(),
+        outcome: "done",
+        status: 200,
+        revision: Some(Revision(7)),
+        refusals: None,
+    };
+    let mut response = Response::default();
+    assert_eq!(consequences(&cause, &response), []);
+    response.extensions_mut().insert(Consequences(vec![gone]));
+    let expected = AuditEvent {
+        action: "evicted-by-take-zone-back".to_owned(),
+        object: "w1".to_owned(),
+        hosts: vec!["www.example.org".to_owned()],
+        ..cause.clone()
+    };
+    assert_eq!(consequences(&cause, &response), [expected]);
+}

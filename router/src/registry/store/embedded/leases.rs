@@ -21,6 +21,8 @@ struct Lease {
     ttl: Duration,
     ends: Instant,
     stored: bool,
+    /// It lives on past its own end, which happens once.
+    graced: bool,
 }
 
 impl Leases {
@@ -55,6 +57,7 @@ impl Leases {
         };
         self.order.remove(&(lease.ends, id));
         lease.ends = now + lease.ttl;
+        lease.graced = false;
         self.order.insert((lease.ends, id));
         true
     }
@@ -110,6 +113,20 @@ impl Leases {
         self.order.first().map(|&(ends, _)| ends)
     }
 
+    /// Lets those that end before `until` live on until then; not those that do so already.
+    pub(super) fn grace(&mut self, until: Instant) {
+        for id in self.due(until) {
+            let Some(lease) = self.known.get_mut(&id) else {
+                continue;
+            };
+            if !lease.graced {
+                self.order.remove(&(lease.ends, id));
+                (lease.ends, lease.graced) = (until, true);
+                self.order.insert((until, id));
+            }
+        }
+    }
+
     /// Gives all their full time again.
     pub(super) fn restart(&mut self, now: Instant) {
         let all: Vec<LeaseId> = self.known.keys().copied().collect();
@@ -121,7 +138,13 @@ impl Leases {
     fn insert(&mut self, id: LeaseId, ttl: Duration, now: Instant, stored: bool) {
         let ttl = ttl.min(LONGEST);
         let ends = now + ttl;
-        self.known.insert(id, Lease { ttl, ends, stored });
+        let lease = Lease {
+            ttl,
+            ends,
+            stored,
+            graced: false,
+        };
+        self.known.insert(id, lease);
         self.order.insert((ends, id));
     }
 }
@@ -150,6 +173,25 @@ mod tests {
         leases.restart(start + 100 * SECOND);
         assert_eq!(leases.due(start + 104 * SECOND), []);
         assert_eq!(leases.due(start + 105 * SECOND), [LeaseId(2)]);
+    }
+
+    #[test]
+    fn a_lease_lives_on_once_past_its_end() {
+        let start = Instant::now();
+        let at = |seconds: u32| start + seconds * SECOND;
+        let stored = [(LeaseId(1), SECOND), (LeaseId(2), 9 * SECOND)];
+        let mut leases = Leases::new(stored, LeaseId(2), start);
+        leases.grace(at(3));
+        assert_eq!(leases.due(at(2)), []);
+        assert_eq!(leases.due(at(3)), [LeaseId(1)]);
+        // A disk that is slow again and again keeps nobody.
+        leases.grace(at(6));
+        assert_eq!(leases.due(at(3)), [LeaseId(1)]);
+        assert_eq!(leases.due(at(9)), [1, 2].map(LeaseId), "longer than that");
+        assert!(leases.renew(LeaseId(1), at(6)));
+        leases.grace(at(8));
+        assert_eq!(leases.due(at(8)), [LeaseId(1)]);
+        assert_eq!(leases.due(at(7)), []);
     }
 
     #[test]

@@ -19,11 +19,14 @@ use super::leases::Leases;
 use super::transaction::{Applied, Tables};
 
 /// Most requests that share one sync of the disk.
-const MOST_PER_TURN: usize = 256;
+const MOST_PER_ROUND: usize = 256;
 /// How long after the disk failed the file is opened again.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// Whoever wakes this much too late was halted together with the API, so that nobody could renew.
 const ASLEEP: Duration = Duration::from_secs(2);
+/// How long leases live on after a round that took as long as that, or after the disk failed: time
+/// for the renewals that wait. No more: whoever is silent is not to be kept by a slow disk.
+const GRACE: Duration = Duration::from_secs(2);
 
 type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
@@ -56,7 +59,7 @@ impl Writer {
     ) -> Result<Self, StoreError> {
         let (requests, received) = channel();
         let leases = Leases::new(contents.leases, contents.last_lease, Instant::now());
-        let turns = Turns {
+        let rounds = Rounds {
             file,
             feed,
             leases,
@@ -64,7 +67,7 @@ impl Writer {
         };
         let thread = std::thread::Builder::new()
             .name("registry-store".into())
-            .spawn(move || turns.run(&received))
+            .spawn(move || rounds.run(&received))
             .map_err(|error| StoreError::Failed(format!("no thread for the store: {error}")))?;
         Ok(Self {
             requests: Some(requests),
@@ -91,7 +94,7 @@ impl Drop for Writer {
     }
 }
 
-struct Turns {
+struct Rounds {
     file: Arc<RecordFile>,
     feed: Feed,
     leases: Leases,
@@ -99,9 +102,9 @@ struct Turns {
     broken_until: Option<Instant>,
 }
 
-/// What one turn does, and has not told anybody yet.
+/// What one round does, and has not told anybody yet.
 #[derive(Default)]
-struct Turn {
+struct Round {
     commits: Vec<Commit>,
     revokes: Vec<Reply<()>>,
     ended: Vec<LeaseId>,
@@ -114,13 +117,14 @@ struct Commit {
     result: Result<Committed, StoreError>,
 }
 
-impl Turns {
+impl Rounds {
     fn run(mut self, received: &Receiver<Request>) {
         loop {
             let wake = self.broken_until.or_else(|| self.leases.next_end());
+            let rested = Instant::now();
             let first = match wake {
                 Some(wake) => {
-                    let patience = wake.saturating_duration_since(Instant::now());
+                    let patience = wake.saturating_duration_since(rested);
                     received.recv_timeout(patience)
                 }
                 None => received.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -131,7 +135,8 @@ impl Turns {
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             let now = Instant::now();
-            if wake.is_some_and(|wake| now.saturating_duration_since(wake) > ASLEEP) {
+            // The last round may have taken longer than until then: that is no sleep.
+            if wake.is_some_and(|wake| is_late(wake.max(rested), now)) {
                 warn!("the store was halted: every lease gets its full time again");
                 self.leases.restart(now);
             }
@@ -139,23 +144,27 @@ impl Turns {
                 self.mend();
             }
             let requests = first.into_iter().chain(received.try_iter());
-            let requests: Vec<Request> = requests.take(MOST_PER_TURN).collect();
-            self.turn(requests, now);
+            let requests: Vec<Request> = requests.take(MOST_PER_ROUND).collect();
+            self.round(requests, now);
+            let done = Instant::now();
+            if is_late(now, done) {
+                self.leases.grace(done + GRACE);
+            }
         }
     }
 
-    fn turn(&mut self, requests: Vec<Request>, now: Instant) {
-        let mut turn = Turn::default();
+    fn round(&mut self, requests: Vec<Request>, now: Instant) {
+        let mut round = Round::default();
         for request in requests {
             match request {
-                Request::Commit(transaction, reply) => turn.commits.push(Commit {
+                Request::Commit(transaction, reply) => round.commits.push(Commit {
                     transaction,
                     reply,
                     result: Ok(Committed::Conflict),
                 }),
                 Request::Revoke(lease, reply) => {
-                    turn.ended.push(lease);
-                    turn.revokes.push(reply);
+                    round.ended.push(lease);
+                    round.revokes.push(reply);
                 }
                 Request::Grant(ttl, reply) => {
                     let _ = reply.send(Ok(self.leases.grant(ttl, now)));
@@ -171,25 +180,25 @@ impl Turns {
             }
         }
         // After the renewals, some of which may have waited for the disk.
-        turn.ended.extend(self.leases.due(now));
-        turn.ended.retain(|&lease| self.leases.is_known(lease));
-        turn.ended.sort();
-        turn.ended.dedup();
-        let result = if turn.commits.is_empty() && turn.ended.is_empty() {
+        round.ended.extend(self.leases.due(now));
+        round.ended.retain(|&lease| self.leases.is_known(lease));
+        round.ended.sort();
+        round.ended.dedup();
+        let result = if round.commits.is_empty() && round.ended.is_empty() {
             Ok(())
         } else {
-            self.write(&mut turn)
+            self.write(&mut round)
         };
-        turn.tell(&result);
+        round.tell(&result);
     }
 
-    fn write(&mut self, turn: &mut Turn) -> Result<(), StoreError> {
+    fn write(&mut self, round: &mut Round) -> Result<(), StoreError> {
         if self.broken_until.is_some() {
             return Err(StoreError::Unavailable("the disk failed".into()));
         }
         let begun = self.file.begin();
         let written = begun.and_then(|begun| {
-            self.change(&begun, turn)
+            self.change(&begun, round)
                 .and_then(|()| Ok(begun.commit()?))
                 .map_err(|error| self.file.trouble(error))
         });
@@ -198,28 +207,28 @@ impl Turns {
             self.broken_until = Some(Instant::now() + AFTER_FAILURE);
             return written;
         }
-        for commit in &turn.commits {
+        for commit in &round.commits {
             if let Ok(Committed::Done(_)) = commit.result {
                 let leases = commit.transaction.puts.iter().filter_map(|put| put.lease);
                 leases.for_each(|lease| self.leases.set_stored(lease));
             }
         }
-        for &lease in &turn.ended {
+        for &lease in &round.ended {
             self.leases.remove(lease);
         }
-        self.feed.publish(std::mem::take(&mut turn.batches));
+        self.feed.publish(std::mem::take(&mut round.batches));
         written
     }
 
-    fn change(&self, begun: &WriteTransaction, turn: &mut Turn) -> Result<(), Error> {
+    fn change(&self, begun: &WriteTransaction, round: &mut Round) -> Result<(), Error> {
         let mut tables = Tables::open(begun)?;
-        for &lease in &turn.ended {
-            turn.batches.extend(tables.end(lease)?);
+        for &lease in &round.ended {
+            round.batches.extend(tables.end(lease)?);
         }
-        for commit in &mut turn.commits {
-            commit.result = match tables.apply(&commit.transaction, &self.leases, &turn.ended)? {
+        for commit in &mut round.commits {
+            commit.result = match tables.apply(&commit.transaction, &self.leases, &round.ended)? {
                 Applied::Done(revision, batch) => {
-                    turn.batches.extend(batch);
+                    round.batches.extend(batch);
                     Ok(Committed::Done(revision))
                 }
                 Applied::Conflict => Ok(Committed::Conflict),
@@ -238,6 +247,8 @@ impl Turns {
                 self.feed.skip_to(contents.revision);
                 self.leases
                     .reconcile(contents.leases.iter().map(|&(lease, _)| lease));
+                // Nothing could end meanwhile, and not everything could be asked for.
+                self.leases.grace(Instant::now() + GRACE);
                 self.broken_until = None;
             }
             Err(error) => {
@@ -248,7 +259,11 @@ impl Turns {
     }
 }
 
-impl Turn {
+fn is_late(due: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(due) > ASLEEP
+}
+
+impl Round {
     fn tell(self, result: &Result<(), StoreError>) {
         for commit in self.commits {
             let _ = commit.reply.send(result.clone().and(commit.result));
@@ -256,5 +271,89 @@ impl Turn {
         for reply in self.revokes {
             let _ = reply.send(result.clone());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::super::super::{Event, Put, Revision, Store};
+    use super::super::Embedded;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_slow_disk_gives_no_lease_its_full_time_again() {
+        const SHORT: Duration = Duration::from_secs(2);
+        const LONG: Duration = Duration::from_secs(5);
+        const RENEWED: Duration = Duration::from_secs(3);
+        let folder = tempfile::tempdir().unwrap();
+        let embedded = Embedded::open(folder.path()).await.unwrap();
+        let file = Arc::clone(&embedded.file);
+        let store = Store::Embedded(embedded);
+        let mut revision = Revision::default();
+        let mut leases = Vec::new();
+        for (key, ttl) in [("short", SHORT), ("long", LONG), ("renewed", RENEWED)] {
+            let lease = store.grant(ttl).await.unwrap();
+            leases.push(lease);
+            let put = Put {
+                key: key.into(),
+                value: Bytes::new(),
+                lease: Some(lease),
+            };
+            let transaction = Transaction {
+                puts: vec![put],
+                ..Transaction::default()
+            };
+            let Committed::Done(done) = store.commit(&transaction).await.unwrap() else {
+                panic!("there is no condition")
+            };
+            revision = done;
+        }
+        let mut watch = store.watch(revision).await.unwrap();
+        // Nobody else gets to write while this is open; the writer waits as if for its disk.
+        let disk = file.begin().unwrap();
+        let late = Transaction {
+            puts: vec![Put {
+                key: "late".into(),
+                value: Bytes::new(),
+                lease: None,
+            }],
+            ..Transaction::default()
+        };
+        let (committed, renewed, ()) = tokio::join!(
+            store.commit(&late),
+            async {
+                tokio::time::sleep(SHORT / 2).await;
+                store.renew(leases[2]).await
+            },
+            async {
+                tokio::time::sleep(SHORT + ASLEEP + SHORT / 2).await;
+                disk.abort().unwrap();
+            }
+        );
+        committed.unwrap();
+        renewed.unwrap();
+        let renewing = async {
+            loop {
+                store.renew(leases[2]).await.unwrap();
+                tokio::time::sleep(SHORT / 4).await;
+            }
+        };
+        let ending = async {
+            loop {
+                let batch = watch.next().await.unwrap();
+                if batch.events.contains(&Event::Delete("short".into())) {
+                    return store.list().await.unwrap();
+                }
+            }
+        };
+        let listing = tokio::select! {
+            listing = ending => listing,
+            () = renewing => unreachable!("it renews for ever"),
+        };
+        let keys: Vec<&str> = listing.entries.iter().map(|it| &*it.key).collect();
+        // Its own time was over during the grace of the other: both ended at once.
+        assert_eq!(keys, ["late", "renewed"]);
     }
 }

@@ -1,5 +1,6 @@
 //! What a failed call to etcd means.
 
+use daemon::error::with_causes;
 use etcd_client::Error;
 use tonic::{Code, Status};
 
@@ -74,22 +75,6 @@ fn of_status(status: &Status) -> Failure {
             undone: false,
         },
     }
-}
-
-/// An error with all its causes; the outermost alone is "transport error".
-pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        // Many repeat what is beneath them.
-        if !text.contains(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

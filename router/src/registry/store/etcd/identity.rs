@@ -1,22 +1,19 @@
 //! The files of mutual TLS towards etcd.
 
+use std::fmt::Display;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use config::router::EtcdStore;
-use rustls::RootCertStore;
+use rustls::InconsistentKeys;
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
 use super::super::StoreError;
-
-/// More than any chain.
-const MOST_BYTES: u64 = 1024 * 1024;
+use crate::tls::{authorities, parse_chain, parse_key, read_chain, read_key};
 
 /// The files, which others may replace at any time.
 #[derive(Debug)]
@@ -49,49 +46,35 @@ impl Files {
 
     /// Reads them. Each is checked, since tonic would leave out what it cannot read.
     pub(super) fn load(&self) -> Result<ClientTlsConfig, StoreError> {
-        let ca = read(&self.ca)?;
-        let mut roots = RootCertStore::empty();
-        for certificate in certificates(&self.ca, &ca)? {
-            let added = roots.add(certificate);
-            added.map_err(|error| failed(&self.ca, &error))?;
-        }
-        let chain = read(&self.certificate)?;
-        let certificates = certificates(&self.certificate, &chain)?;
-        let key = read(&self.key)?;
-        let private = PrivateKeyDer::from_pem_slice(&key)
-            .map_err(|error| failed(&self.key, &format!("holds no private key: {error}")))?;
-        CertifiedKey::from_der(certificates, private, &aws_lc_rs::default_provider()).map_err(
-            |error| {
+        let ca = read_chain(&self.ca).map_err(failed(&self.ca))?;
+        authorities(&ca).map_err(failed(&self.ca))?;
+        let chain = read_chain(&self.certificate).map_err(failed(&self.certificate))?;
+        let certificates = parse_chain(&chain).map_err(failed(&self.certificate))?;
+        let key = read_key(&self.key).map_err(failed(&self.key))?;
+        let provider = aws_lc_rs::default_provider();
+        let (private, _) = parse_key(&key, &provider).map_err(failed(&self.key))?;
+        match CertifiedKey::new(certificates, private).keys_match() {
+            // Not every kind of key says what its public half is.
+            Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
+            Err(error) => {
                 let text = format!("does not fit {}: {error}", self.certificate.display());
-                failed(&self.key, &text)
-            },
-        )?;
+                return Err(failed(&self.key)(text));
+            }
+        }
         Ok(ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(ca))
             .identity(Identity::from_pem(chain, key)))
     }
 }
 
-fn read(file: &Path) -> Result<Vec<u8>, StoreError> {
-    daemon::files::read_bounded(file, MOST_BYTES)
-        .map_err(|errors| StoreError::Failed(errors.to_string()))
-}
-
-fn certificates(file: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, StoreError> {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    let found = found.map_err(|error| failed(file, &format!("invalid PEM: {error}")))?;
-    if found.is_empty() {
-        return Err(failed(file, &"holds no certificate"));
-    }
-    Ok(found)
-}
-
-fn failed(file: &Path, reason: &dyn std::fmt::Display) -> StoreError {
-    StoreError::Failed(format!("{}: {reason}", file.display()))
+fn failed<T: Display>(file: &Path) -> impl FnOnce(T) -> StoreError {
+    move |reason| StoreError::Failed(format!("{}: {reason}", file.display()))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
@@ -105,6 +88,12 @@ mod tests {
         fs::write(path("key"), made.signing_key.serialize_pem()).unwrap();
         fs::write(path("other-key"), other.signing_key.serialize_pem()).unwrap();
         fs::write(path("empty"), "").unwrap();
+        fs::write(path("open-key"), made.signing_key.serialize_pem()).unwrap();
+        fs::write(path("long"), made.cert.pem().repeat(4_000)).unwrap();
+        for name in ["certificate", "key", "other-key", "empty"] {
+            fs::set_permissions(path(name), fs::Permissions::from_mode(0o640)).unwrap();
+        }
+        fs::set_permissions(path("open-key"), fs::Permissions::from_mode(0o644)).unwrap();
         let load = |ca: &str, certificate: &str, key: &str| {
             let (ca, certificate, key) = (path(ca), path(certificate), path(key));
             Files {
@@ -118,7 +107,13 @@ mod tests {
         for (files, named, why) in [
             (["none", "certificate", "key"], "none", "cannot be read"),
             (["empty", "certificate", "key"], "empty", "no certificate"),
+            (["long", "certificate", "key"], "long", "at most 1 MiB"),
             (["ca", "none", "key"], "none", "cannot be read"),
+            (
+                ["ca", "certificate", "open-key"],
+                "open-key",
+                "every user of this machine can read (mode 0644)",
+            ),
             (["ca", "key", "key"], "key", "no certificate"),
             (["ca", "certificate", "empty"], "empty", "no private key"),
             (

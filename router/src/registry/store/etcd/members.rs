@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use config::router::EtcdStore;
+use daemon::error::with_causes;
 use etcd_client::{
     Channel, Client, ConnectOptions, Error, KvClient, LeaseClient, MaintenanceClient, WatchClient,
 };
@@ -13,7 +14,7 @@ use tonic::transport::{ClientTlsConfig, Endpoint};
 use tracing::warn;
 
 use super::super::StoreError;
-use super::failure::{Failure, with_causes};
+use super::failure::Failure;
 use super::identity::{Files, Stamp};
 
 /// How long a connection may take.
