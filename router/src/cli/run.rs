@@ -2,6 +2,7 @@
 
 use std::future::pending;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
@@ -21,7 +22,7 @@ use crate::observe::logging;
 use crate::observe::metrics::Registry;
 use crate::registry;
 use crate::upstream::health;
-use crate::worker::{self, Drain};
+use crate::worker::{self, Drain, Ends};
 
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
@@ -73,12 +74,15 @@ fn serve(args: &RunArgs, logs: &logging::Logs) -> anyhow::Result<u8> {
             Some(page::bind(address).with_context(what)?)
         }
     };
+    let (vital, ends) = worker::vital();
     let (orders, checking) = health::checks(Arc::clone(&metrics));
     control.report_checks_to(orders);
     // Before anybody is served: who asks at once is not to be told that there is no such route.
     let routes = match &config.registry {
         None => None,
-        Some(section) => Some(registry::start::follow(section, &control, &metrics)?),
+        Some(section) => Some(registry::start::follow(
+            section, &control, &metrics, &vital,
+        )?),
     };
     let workers = worker::start(control.published(), config, &metrics, &logs.sender())?;
     tracing::info!(
@@ -100,17 +104,39 @@ fn serve(args: &RunArgs, logs: &logging::Logs) -> anyhow::Result<u8> {
         registry: metrics,
         routes,
     };
+    let checked = vital.part("the checks of endpoints");
+    let checking = async move {
+        let _checked = checked;
+        checking.await;
+    };
+    let failed = Arc::new(AtomicBool::new(false));
+    let ending = Ending {
+        drain,
+        ends,
+        failed: Arc::clone(&failed),
+    };
     // Ends with the process: it holds nothing that has to be put away.
     std::thread::Builder::new()
         .name("control".to_owned())
-        .spawn(move || control_thread(control, listener, admin, checking, drain))
+        .spawn(move || control_thread(control, listener, admin, checking, ending))
         .context("cannot start the control thread")?;
     workers.join().context("a worker failed")?;
     if let Some(api) = api {
         api.join()?;
     }
     tracing::info!("stopped");
-    Ok(OK)
+    Ok(match failed.load(Relaxed) {
+        true => FAILED,
+        false => OK,
+    })
+}
+
+/// What ends the process.
+struct Ending {
+    drain: Drain,
+    ends: Ends,
+    /// Whether it ends because it cannot go on.
+    failed: Arc<AtomicBool>,
 }
 
 /// The control runtime: signals, file changes, the admin page, checks of endpoints.
@@ -119,7 +145,7 @@ fn control_thread(
     listener: Option<std::net::TcpListener>,
     admin: Admin,
     checking: impl Future<Output = ()> + Send + 'static,
-    drain: Drain,
+    mut ending: Ending,
 ) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -128,7 +154,7 @@ fn control_thread(
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(%error, "no control runtime: the router stops");
-            return drain.begin(Duration::ZERO);
+            return ending.drain.begin(Duration::ZERO);
         }
     };
     runtime.block_on(async {
@@ -150,17 +176,18 @@ fn control_thread(
                 }
             });
         }
-        if let Err(error) = stop_on_signal(&control, &drain).await {
+        if let Err(error) = stop_on_signal(&control, &mut ending).await {
             tracing::error!(%error, "signals cannot be listened for: the router stops");
-            drain.begin(Duration::ZERO);
+            ending.drain.begin(Duration::ZERO);
         }
         // The admin page tells of the drain until the process ends.
         pending::<()>().await;
     });
 }
 
-/// Drains at the first SIGTERM or SIGINT, after a delay if there is to be one; ends at the second.
-async fn stop_on_signal(control: &Control, drain: &Drain) -> std::io::Result<()> {
+/// Drains at the first SIGTERM or SIGINT, or when a part has ended that the router cannot do without,
+/// after a delay if there is to be one; ends at the second signal.
+async fn stop_on_signal(control: &Control, ending: &mut Ending) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     // Only now, so that a signal that follows at once is heeded.
@@ -171,7 +198,14 @@ async fn stop_on_signal(control: &Control, drain: &Drain) -> std::io::Result<()>
             _ = interrupt.recv() => {}
         }
     };
-    wait().await;
+    tokio::select! {
+        () = wait() => {}
+        part = ending.ends.next() => {
+            tracing::error!(part, "the router ends, to be started again");
+            ending.failed.store(true, Relaxed);
+        }
+    }
+    let drain = &ending.drain;
     let (delay, patience) = {
         let snapshot = control.published().load();
         let timeouts = &snapshot.settings.timeouts;

@@ -1,6 +1,7 @@
 //! The rules of all route files in force, and what of the registry they do not go with.
 //!
-//! Files beat the registry: one is the operator's word, the other a tenant's. The rule is that of
+//! A wider suffix in a file takes registry routes out of force. The very same name: whoever was in
+//! force first stays; a reload is refused at its line, a start takes the file's. The rule is that of
 //! [`config::route::owners`], asked between the two.
 
 use std::fmt;

@@ -1,7 +1,7 @@
 //! The registry's routes in force: what it announces goes into the same table as the files' rules,
 //! change by change.
 //!
-//! Files beat the registry (see [`FileConflict`]). A route that they leave no room for is left out
+//! How the two go together says [`super::files`]. A route that files leave no room for is left out
 //! until they do; whatever is left out is told of. Which of two tenants holds a name in the registry
 //! is the registry's own matter, decided before a route gets here.
 

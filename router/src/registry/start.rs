@@ -1,10 +1,13 @@
 //! The registry's parts in a running router: which thread does what, and what ends when.
 //!
 //! ```text
-//! thread "registry"   the store's connections, the follower, the rotation of ticket secrets,
-//!                     etcd's upkeep
-//! thread "api"        the API's listener and handlers (see `server`)
+//! thread "registry"         the follower and its connections to the store, what is published, the
+//!                           rotation of ticket secrets, etcd's upkeep
+//! thread "registry-store"   the embedded store's writer (see `store::embedded`)
+//! thread "registry-api"     the API's listener, handlers and connections to the store (see `server`)
 //! ```
+//!
+//! The first is vital: without it the routes in force would never change again.
 
 use std::fs::DirBuilder;
 use std::io;
@@ -29,7 +32,7 @@ use super::tickets::{TicketFeed, keep};
 use super::upkeep;
 use crate::control::{Control, RegistryUpdate};
 use crate::observe::metrics::Registry;
-use crate::worker::Drain;
+use crate::worker::{Drain, Part, Vital};
 
 /// How long a start waits for the first routes. With etcd out of reach and none known from before,
 /// the router serves what files say and is not ready.
@@ -63,13 +66,14 @@ pub fn follow(
     config: &RegistryConfig,
     control: &Arc<Control>,
     metrics: &Arc<Registry>,
+    vital: &Vital,
 ) -> Result<Arc<RouteRegistry>, FollowError> {
     make_state(&config.state)?;
     metrics.follow.begin(SystemTime::now());
     // Two messages: the registry, and that there are routes.
     let (ready, started) = mpsc::sync_channel(2);
     let (config, control) = (config.clone(), Arc::clone(control));
-    let metrics = Arc::clone(metrics);
+    let (metrics, vital) = (Arc::clone(metrics), vital.clone());
     std::thread::Builder::new()
         .name("registry".to_owned())
         .spawn(move || {
@@ -78,7 +82,7 @@ pub fn follow(
                 .build();
             match runtime {
                 Err(error) => drop(ready.send(Err(FollowError::Thread(error)))),
-                Ok(runtime) => runtime.block_on(run(&config, control, metrics, &ready)),
+                Ok(runtime) => runtime.block_on(run(&config, control, metrics, &vital, &ready)),
             }
         })
         .map_err(FollowError::Thread)?;
@@ -124,6 +128,7 @@ async fn run(
     config: &RegistryConfig,
     control: Arc<Control>,
     metrics: Arc<Registry>,
+    vital: &Vital,
     ready: &mpsc::SyncSender<Started>,
 ) {
     let store = match Store::open(config).await {
@@ -131,6 +136,11 @@ async fn run(
         Err(error) => return drop(ready.send(Err(FollowError::Store(error)))),
     };
     let registry = Arc::new(RouteRegistry::new(store));
+    let _following = Following {
+        registry: Arc::clone(&registry),
+        metrics: Arc::clone(&metrics),
+        _part: vital.part("the thread that follows the route registry"),
+    };
     let mut rotation = None;
     let feed = control.shared_tickets().map(|tickets| {
         let (feed, keeper) = keep(tickets, config.ticket_rotation, Arc::clone(&metrics));
@@ -163,10 +173,24 @@ async fn run(
         if let (Store::Etcd(etcd), RegistryStore::Etcd(etcd_config)) =
             (&registry.store, &config.store)
         {
-            upkeep::keep(etcd, etcd_config.compaction, &upkept).await;
+            upkeep::keep(etcd, etcd_config.compaction, &registry, &upkept).await;
         }
     };
     tokio::join!(told, rotating, upkeep, sweep(&registry), follower.run());
+}
+
+/// Held while the registry is followed: however that ends, nobody is to believe that it goes on.
+struct Following {
+    registry: Arc<RouteRegistry>,
+    metrics: Arc<Registry>,
+    _part: Part,
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.registry.set_reachable(false);
+        self.metrics.follow.reachable(false, SystemTime::now());
+    }
 }
 
 /// Hands what the follower finds to whoever serves it.
@@ -207,4 +231,37 @@ fn make_state(folder: &Path) -> Result<(), FollowError> {
         folder: folder.display().to_string(),
         error,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::registry::store::Embedded;
+    use crate::worker::vital;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_of_what_follows_is_told_and_ends_the_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Embedded::open(folder.path()).await.unwrap();
+        let registry = Arc::new(RouteRegistry::new(Store::Embedded(store)));
+        let metrics = Arc::new(Registry::new(SystemTime::now()));
+        metrics.follow.begin(SystemTime::now());
+        registry.set_reachable(true);
+        metrics.follow.reachable(true, SystemTime::now());
+        let (vital, mut ends) = vital();
+        let following = Following {
+            registry: Arc::clone(&registry),
+            metrics: Arc::clone(&metrics),
+            _part: vital.part("following"),
+        };
+        let thread = std::thread::spawn(move || {
+            let _following = following;
+            panic!("of a test");
+        });
+        thread.join().unwrap_err();
+        assert_eq!(ends.next().await, "following");
+        assert!(!registry.is_reachable());
+        assert!(metrics.follow.stale_for(SystemTime::now()).is_some());
+    }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::jitter::fraction;
+use super::shared::RouteRegistry;
 use super::store::etcd::{Compacted, Etcd, History};
 use crate::observe::metrics::Registry;
 
@@ -14,16 +15,23 @@ use crate::observe::metrics::Registry;
 const LOOKED_AT_EVERY: Duration = Duration::from_secs(15);
 
 /// Does it until the runtime ends. `every`: how often etcd is compacted, zero for never.
-pub(super) async fn keep(etcd: &Etcd, every: Duration, metrics: &Arc<Registry>) {
-    tokio::join!(compact(etcd, every, metrics), look(etcd, metrics));
+pub(super) async fn keep(
+    etcd: &Etcd,
+    every: Duration,
+    registry: &RouteRegistry,
+    metrics: &Arc<Registry>,
+) {
+    tokio::join!(compact(etcd, every, registry, metrics), look(etcd, metrics));
 }
 
-async fn compact(etcd: &Etcd, every: Duration, metrics: &Registry) {
+async fn compact(etcd: &Etcd, every: Duration, registry: &RouteRegistry, metrics: &Registry) {
     if every.is_zero() {
         return;
     }
     let mut history = History::default();
     loop {
+        // Else it may be another store than it should be, which is nobody's to look after here.
+        registry.wait_until_reachable().await;
         match etcd.compact(&mut history).await {
             Ok(Compacted::Here(revision)) => {
                 metrics.etcd.compacted();

@@ -6,8 +6,10 @@ mod context;
 mod drain;
 mod start;
 pub(crate) mod timers;
+mod vital;
 
 pub(crate) use context::Worker;
 pub use drain::Drain;
 pub(crate) use drain::Order;
 pub use start::{Workers, start};
+pub use vital::{Ends, Part, Vital, vital};

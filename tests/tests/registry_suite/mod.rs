@@ -39,6 +39,9 @@ pub(crate) const RULES: &[(&str, Rule)] = &[
     ("read", |it| Box::pin(reads_are_sorted_and_whole(it))),
     ("list", |it| Box::pin(a_listing_has_everything(it))),
     ("watch", |it| Box::pin(a_watch_resumes_where_it_was(it))),
+    ("future", |it| {
+        Box::pin(a_watch_from_the_future_lists_anew(it))
+    }),
     ("cancel", |it| {
         Box::pin(a_watch_that_was_interrupted_loses_nothing(it))
     }),
@@ -376,6 +379,15 @@ fn value(event: &Event) -> &str {
         Event::Put(entry) => std::str::from_utf8(&entry.value).unwrap(),
         Event::Delete(key) => panic!("{key} was deleted"),
     }
+}
+
+/// Whoever has seen more than there is has seen another store, or one that was restored since.
+async fn a_watch_from_the_future_lists_anew(store: Arc<Store>) {
+    let now = done(&store, &puts(&[("key", "1")])).await;
+    // Others write to the same cluster meanwhile.
+    let future = Revision(now.0 + 1_000_000);
+    let mut watch = store.watch(future).await.unwrap();
+    assert_eq!(soon(watch.next()).await, Err(StoreError::Compacted));
 }
 
 async fn a_watch_that_was_interrupted_loses_nothing(store: Arc<Store>) {

@@ -209,7 +209,7 @@ pub fn start(
         .build()
         .map_err(ApiStartError::Thread)?;
     let thread = std::thread::Builder::new()
-        .name("registry".to_owned())
+        .name("registry-api".to_owned())
         .spawn(move || run(&runtime, listeners, shared))
         .map_err(ApiStartError::Thread)?;
     tracing::info!(?addresses, "the registry's API is served");
@@ -228,7 +228,7 @@ impl ApiServer {
     /// Its thread has panicked.
     pub fn join(self) -> io::Result<()> {
         let joined = self.thread.join();
-        joined.map_err(|_| io::Error::other("the registry's thread panicked"))
+        joined.map_err(|_| io::Error::other("the thread of the registry's API panicked"))
     }
 }
 

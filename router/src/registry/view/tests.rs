@@ -159,6 +159,63 @@ fn a_listing_that_says_the_same_changes_nothing() {
 }
 
 #[test]
+fn a_listing_takes_the_place_of_what_others_read_meanwhile() {
+    let name = |number: usize| format!("{number:04}.x.org");
+    let address = |number: usize| plain(&format!("10.0.0.1:{}", number + 1));
+    let listed = |numbers: std::ops::Range<usize>, port: usize, revision| Listing {
+        revision: Revision(revision),
+        entries: numbers
+            .map(|it| source(&name(it), "acme", "w1", &address(port), 1))
+            .collect(),
+    };
+    // More than one slice goes, stays, is other than before, and comes.
+    let mut entries = listed(500..1000, 1, 50).entries;
+    entries.extend(listed(1000..1500, 2, 50).entries);
+    entries.extend(listed(1500..2000, 1, 50).entries);
+    let new = Listing {
+        revision: Revision(50),
+        entries,
+    };
+    let mut whole = View::of(listed(0..1500, 1, 60));
+    let locked = Mutex::new(View::of(listed(0..1500, 1, 60)));
+    let changes = relist(&locked, View::of(new.clone()));
+    let hosts: BTreeSet<String> = changes.hosts.iter().map(|it| it.0.to_string()).collect();
+    let expected: BTreeSet<String> = (0..500).chain(1000..2000).map(name).collect();
+    assert!(hosts == expected, "{} hosts", hosts.len());
+    assert_eq!(whole.reset(new), changes);
+    let locked = locked.into_inner().unwrap();
+    assert!(locked.routes().eq(whole.routes()));
+    assert_eq!(locked.revision(), Revision(50));
+    assert_eq!(locked.hosts_after(Some("acme"), None).count(), 1500);
+}
+
+#[test]
+fn nobody_resumes_from_a_past_that_the_store_went_back_behind() {
+    let at = |revision| Listing {
+        revision: Revision(revision),
+        entries: Vec::new(),
+    };
+    let mut view = View::of(at(0));
+    assert!(view.can_resume(Revision(0)));
+    view.reset(at(1000));
+    let listings = view.listings();
+    view.reset(at(900));
+    assert_ne!(view.listings(), listings);
+    for revision in 901..=1001 {
+        put(
+            &mut view,
+            source("a.x.org", "acme", "w1", &plain("10.0.0.1:1"), revision),
+        );
+    }
+    // It is remembered, and yet may be of either past.
+    assert!(view.changed_since(Revision(1000)).is_some());
+    assert!(!view.can_resume(Revision(1000)));
+    assert!(view.can_resume(Revision(1001)));
+    view.reset(at(1100));
+    assert!(!view.can_resume(Revision(1000)));
+}
+
+#[test]
 fn a_watch_resumes_while_changes_are_remembered() {
     let mut view = view(Vec::new());
     for revision in 101..=103 {

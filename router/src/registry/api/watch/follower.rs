@@ -24,7 +24,7 @@ pub(super) struct Follower {
     state: State,
     /// Whether the client is still to be told that it has caught up.
     behind: bool,
-    /// The listing that the view was made from when it was last looked at.
+    /// Which of the view's listings the state goes on from; `None` before the first step.
     listing: Option<u64>,
 }
 
@@ -87,16 +87,22 @@ impl Follower {
         }
     }
 
+    /// Whether what the client knows is of a past that the view does not go on from.
+    fn is_void(&self, view: &View) -> bool {
+        match (self.listing, &self.state) {
+            (Some(listing), _) => listing != view.listings(),
+            (None, State::UpTo(known)) => !view.can_resume(*known),
+            (None, _) => false,
+        }
+    }
+
     /// What is next; `None` if there is nothing new. An empty step leads to another one.
     pub(super) fn step(&mut self, view: &View) -> Option<Vec<Told>> {
         let mut step = Step::default();
-        let listing = view.listings();
-        if self.listing.replace(listing) != Some(listing)
-            && let Some(known) = self.state.known()
-            && !view.can_resume(known)
-        {
+        if self.is_void(view) {
             self.state = State::Void;
         }
+        self.listing = Some(view.listings());
         self.state = match std::mem::replace(&mut self.state, State::Void) {
             State::Void => {
                 step.tell("reset", Some(NOTHING), &Empty {});
@@ -184,18 +190,6 @@ impl Follower {
                 true
             }
             None => false,
-        }
-    }
-}
-
-impl State {
-    /// The revision from which changes are to be told.
-    fn known(&self) -> Option<Revision> {
-        match self {
-            Self::Nothing | Self::Void => None,
-            Self::UpToHost { since: known, .. }
-            | Self::AllBut { to: known, .. }
-            | Self::UpTo(known) => Some(*known),
         }
     }
 }

@@ -103,8 +103,31 @@ fn a_list_that_falls_too_far_behind_begins_anew() {
     });
     let (told, ids) = all(&mut follower, &view);
     let last = format!("route {}", name(MANY - 1));
-    assert_eq!(told, [&last, "reset ", &last, "synced "]);
+    assert_eq!(told, ["reset ", &last, "synced "]);
     assert_eq!(ids, [0, 0, 200]);
+}
+
+#[test]
+fn a_store_that_went_back_voids_what_was_known_even_if_it_is_ahead_again() {
+    let mut view = view([name(1)].into_iter());
+    put(&mut view, &[name(1)], 300);
+    let mut live = Follower::new(None, None);
+    all(&mut live, &view);
+    view.reset(Listing {
+        revision: Revision(200),
+        entries: vec![entry(&name(2), 1)],
+    });
+    // Neither has looked before it is ahead of where they were.
+    for revision in 201..=301 {
+        put(&mut view, &[name(3)], revision);
+    }
+    let mut resumed = Follower::new(None, Some(Revision(300)));
+    let anew = ["reset ", "route n2000.w", "route n3000.w", "synced "];
+    for follower in [&mut live, &mut resumed] {
+        assert_eq!(all(follower, &view).0, anew);
+    }
+    let mut resumed = Follower::new(None, Some(Revision(301)));
+    assert_eq!(all(&mut resumed, &view).0, ["synced "]);
 }
 
 #[test]
