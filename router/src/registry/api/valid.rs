@@ -164,6 +164,11 @@ pub(super) fn zone(given: &ZoneSpec) -> Result<Zone, Problem> {
     for (index, text) in given.addresses.iter().enumerate() {
         let wrong = |rule: &str| Problem::invalid(format!("addresses[{index}]: {rule}"));
         let range = IpRange::parse(text).map_err(|reason| wrong(&reason.message))?;
+        if range.prefix() == 0 {
+            return Err(wrong(
+                "is every address there is: name the tenant's own nodes",
+            ));
+        }
         if addresses.contains(&range) {
             return Err(wrong("stands there twice"));
         }
