@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use config::ConfigErrors;
+use config::announcement::MOST_PEM_BYTES;
 use config::error::InvalidValue;
 use config::net::kinds::check_label;
 use config::registrar::{Announcement, Credentials as ConfiguredCredentials, RegistrarConfig};
@@ -16,8 +17,6 @@ use crate::registry::client::{Address, Credentials};
 use crate::registry::record::{Protocol, Tls, Trust};
 use crate::tls::authorities;
 
-/// Longest PEM text of authorities that the registry takes.
-const MAX_PEM: u64 = 64 << 10;
 /// The host's name.
 const HOSTNAME: &str = "/proc/sys/kernel/hostname";
 
@@ -144,9 +143,12 @@ fn announced(announcement: Announcement) -> Result<Wanted, ConfigErrors> {
 /// must not be sent to anybody.
 pub fn certificates(file: &Path) -> Result<String, ConfigErrors> {
     let refuse = |reason: String| ConfigErrors::whole_file(file, InvalidValue::new(reason));
-    let bytes = files::read_bounded(file, MAX_PEM)?;
-    if bytes.len() as u64 > MAX_PEM {
-        return Err(refuse("is longer than 64 KiB".to_owned()));
+    let bytes = files::read_bounded(file, MOST_PEM_BYTES as u64)?;
+    if bytes.len() > MOST_PEM_BYTES {
+        return Err(refuse(format!(
+            "is longer than {} KiB",
+            MOST_PEM_BYTES >> 10
+        )));
     }
     authorities(&bytes).map_err(refuse)?;
     let text = String::from_utf8_lossy(&bytes);

@@ -11,10 +11,6 @@ use crate::registry::record::{Check, Protocol, Tls};
 
 /// Endpoints of one route at most.
 pub const MAX_ENDPOINTS: usize = 64;
-/// Routes of one announcement at most.
-pub const MAX_ANNOUNCED: usize = 32;
-/// Bounds of a time to live, in seconds.
-pub const TTL: std::ops::RangeInclusive<u32> = 5..=3600;
 
 /// A route as somebody wants it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

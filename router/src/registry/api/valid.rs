@@ -3,20 +3,19 @@
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 
+use config::announcement::{MOST_PEM_BYTES, MOST_ROUTES, TTL_SECONDS};
 use config::net::IpRange;
 use config::net::kinds::check_label;
 use config::route::HostMatch;
 use rustls::pki_types::ServerName;
 
 use super::problem::{Problem, reason};
-use super::types::{AnnouncedRoute, Announcement, MAX_ANNOUNCED, MAX_ENDPOINTS, RouteSpec, TTL};
+use super::types::{AnnouncedRoute, Announcement, MAX_ENDPOINTS, RouteSpec};
 use super::types::{TokenSpec, ZoneSpec};
 use crate::registry::auth::{Caller, Role};
 use crate::registry::record::{Check, RouteSource, Tls, Trust, Zone};
 use crate::tls::authorities;
 
-/// Longest PEM text of authorities.
-const MAX_PEM: usize = 64 * 1024;
 /// Address ranges of a zone.
 const MAX_RANGES: usize = 256;
 /// Characters of a token's note.
@@ -121,8 +120,8 @@ pub(super) fn route(host: &HostMatch, spec: RouteSpec) -> Result<RouteSource, Pr
 /// Everything that an instance announces.
 pub(super) fn announcement(given: &Announcement) -> Result<Vec<(HostMatch, RouteSource)>, Problem> {
     time_to_live(given.ttl)?;
-    if given.routes.is_empty() || given.routes.len() > MAX_ANNOUNCED {
-        let detail = format!("routes: must be 1 to {MAX_ANNOUNCED}");
+    if given.routes.is_empty() || given.routes.len() > MOST_ROUTES {
+        let detail = format!("routes: must be 1 to {MOST_ROUTES}");
         return Err(Problem::invalid(detail));
     }
     let mut seen = HashSet::new();
@@ -233,10 +232,11 @@ fn endpoint(field: &str, given: SocketAddr) -> Result<SocketAddr, Problem> {
 }
 
 fn time_to_live(ttl: u32) -> Result<(), Problem> {
-    if TTL.contains(&ttl) {
+    if TTL_SECONDS.contains(&ttl) {
         return Ok(());
     }
-    let detail = format!("ttl: must be from {} to {} seconds", TTL.start(), TTL.end());
+    let (least, most) = (TTL_SECONDS.start(), TTL_SECONDS.end());
+    let detail = format!("ttl: must be from {least} to {most} seconds");
     Err(Problem::invalid(detail))
 }
 
@@ -288,8 +288,8 @@ fn tls(field: &str, given: &Tls) -> Result<(), Problem> {
         return Ok(());
     };
     let wrong = |rule: &str| Err(Problem::invalid(format!("{field}.trust.ca-pem: {rule}")));
-    if pem.len() > MAX_PEM {
-        return wrong("is longer than 64 KiB");
+    if pem.len() > MOST_PEM_BYTES {
+        return wrong(&format!("is longer than {} KiB", MOST_PEM_BYTES >> 10));
     }
     if let Err(reason) = authorities(pem.as_bytes()) {
         return wrong(&reason);
