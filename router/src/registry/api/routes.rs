@@ -104,6 +104,7 @@ pub(super) async fn put(
     };
     let source = valid::route(&host, spec)?;
     let endpoints = source.endpoints.clone();
+    valid::in_scope(&caller, |scope| scope.puts(&host, &endpoints))?;
     let request = PutRoute {
         tenant: &tenant,
         host: &host,
@@ -146,6 +147,7 @@ pub(super) async fn delete(
 ) -> Result<(StatusCode, Extension<Change>), Problem> {
     let host = valid::host(&host)?;
     let tenant = caller.tenant().map(|own| &**own);
+    valid::in_scope(&caller, |scope| scope.puts(&host, &[]))?;
     let expect = expectation(&headers)?;
     let (revision, holder) = change::delete_route(&api.registry, tenant, &host, &expect).await?;
     let change = Change {

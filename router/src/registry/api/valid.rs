@@ -12,12 +12,15 @@ use rustls::pki_types::ServerName;
 use super::problem::{Problem, reason};
 use super::types::{AnnouncedRoute, Announcement, MAX_ENDPOINTS, RouteSpec};
 use super::types::{TokenSpec, ZoneSpec};
+use crate::registry::auth::scope::OutsideScope;
 use crate::registry::auth::{Caller, Role};
-use crate::registry::record::{Check, RouteSource, Tls, Trust, Zone};
+use crate::registry::record::{Check, RouteSource, Scope, Tls, Trust, Zone};
 use crate::tls::authorities;
 
 /// Address ranges of a zone.
 const MAX_RANGES: usize = 256;
+/// Patterns of a token's scope.
+const MAX_PATTERNS: usize = 32;
 /// Characters of a token's note.
 const MAX_NOTE: usize = 200;
 /// Ten years.
@@ -52,6 +55,35 @@ pub(super) fn acting_for<'a>(caller: &'a Caller, tenant: &'a str) -> Result<&'a 
             Err(Problem::forbidden(reason::WRONG_TENANT, detail))
         }
     }
+}
+
+/// Passes whoever has no scope, and whoever's allows it.
+pub(super) fn in_scope(
+    caller: &Caller,
+    allows: impl FnOnce(&Scope) -> Result<(), OutsideScope>,
+) -> Result<(), Problem> {
+    let Some(Err(outside)) = caller.scope.as_deref().map(allows) else {
+        return Ok(());
+    };
+    let problem = |detail| Problem::forbidden(reason::OUTSIDE_SCOPE, detail);
+    Err(match outside {
+        OutsideScope::Instance(own) => {
+            problem(format!("the credential is good for instance {own} only"))
+        }
+        OutsideScope::OnlyAnnounces => problem(
+            "the credential is an instance's: it announces, and neither puts nor deletes routes"
+                .to_owned(),
+        ),
+        OutsideScope::OnlyPuts => problem(
+            "the credential is good for no instance: it neither announces nor withdraws".to_owned(),
+        ),
+        OutsideScope::Name(host) => {
+            problem(format!("{host} is none of the credential's names")).about(host)
+        }
+        OutsideScope::Address(host, endpoint) => {
+            problem(format!("{endpoint} is none of the credential's addresses")).about(host)
+        }
+    })
 }
 
 /// The tenant to which a list is limited: its own for a tenant, any or none for an operator.
@@ -191,6 +223,24 @@ pub(super) fn token(given: &TokenSpec) -> Result<(), Problem> {
     {
         let detail = format!("expires_in: must be from 1 to {LONGEST_TOKEN} seconds");
         return Err(Problem::invalid(detail));
+    }
+    if let Some(scope) = &given.scope {
+        if *scope == Scope::default() {
+            let detail = "scope: limits nothing: leave it out, or say what the token is for";
+            return Err(Problem::invalid(detail));
+        }
+        if let Some(instance) = &scope.instance {
+            label("scope.instance", instance)?;
+        }
+        for (field, count, most) in [
+            ("patterns", scope.patterns.len(), MAX_PATTERNS),
+            ("addresses", scope.addresses.len(), MAX_RANGES),
+        ] {
+            if count > most {
+                let detail = format!("scope.{field}: must be at most {most}");
+                return Err(Problem::invalid(detail));
+            }
+        }
     }
     Ok(())
 }
