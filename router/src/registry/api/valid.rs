@@ -241,8 +241,17 @@ pub(super) fn token(given: &TokenSpec) -> Result<(), Problem> {
                 return Err(Problem::invalid(detail));
             }
         }
+        let twice = has_twice(&scope.patterns) || has_twice(&scope.addresses);
+        if twice {
+            return Err(Problem::invalid("scope: something stands there twice"));
+        }
     }
     Ok(())
+}
+
+fn has_twice(items: &[impl PartialEq]) -> bool {
+    let mut earlier = items.iter().enumerate();
+    earlier.any(|(index, item)| items[..index].contains(item))
 }
 
 fn announced(

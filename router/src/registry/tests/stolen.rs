@@ -281,6 +281,8 @@ async fn a_scope_is_narrower_than_the_zones_and_never_wider() {
         json!({"patterns": ["*"]}),
         json!({"addresses": ["10.0.0.1/8"]}),
         json!({"instances": ["w1"]}),
+        json!({"patterns": ["*.b.example.org", "*.B.example.org"]}),
+        json!({"addresses": ["10.0.0.1", "10.0.0.1"]}),
         json!({"patterns": vec!["*.b.example.org"; 33]}),
     ] {
         let body = json!({"tenant": "b", "scope": wrong});
