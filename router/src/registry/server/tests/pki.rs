@@ -1,8 +1,9 @@
 //! Throw-away authorities, and what they sign.
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, RevokedCertParams, SanType,
+    SerialNumber, date_time_ymd,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -17,6 +18,7 @@ pub(super) struct Authority {
 pub(super) struct Pair {
     pub(super) chain: String,
     pub(super) key: String,
+    serial: SerialNumber,
 }
 
 impl Authority {
@@ -49,6 +51,25 @@ impl Authority {
         self.sign(uris.collect(), ExtendedKeyUsagePurpose::ClientAuth, year)
     }
 
+    /// A list of these certificates, which was to be renewed long ago.
+    pub(super) fn revoking(&self, revoked: &[&Pair]) -> String {
+        let revoked = revoked.iter().map(|pair| RevokedCertParams {
+            serial_number: pair.serial.clone(),
+            revocation_time: date_time_ymd(2020, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(2020, 2, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.issuer).unwrap().pem().unwrap()
+    }
+
     fn sign(&self, names: Vec<SanType>, usage: ExtendedKeyUsagePurpose, year: i32) -> Pair {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
@@ -56,8 +77,11 @@ impl Authority {
         params.extended_key_usages = vec![usage];
         params.not_before = date_time_ymd(2020, 1, 1);
         params.not_after = date_time_ymd(year, 1, 1);
+        let serial = SerialNumber::from_slice(&key.public_key_raw()[1..9]);
+        params.serial_number = Some(serial.clone());
         let chain = params.signed_by(&key, &self.issuer).unwrap();
         Pair {
+            serial,
             chain: chain.pem(),
             key: key.serialize_pem(),
         }
