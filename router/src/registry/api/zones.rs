@@ -47,7 +47,7 @@ pub(super) async fn list(
 /// Routes of the tenant that no zone of it allows any more go at once.
 #[utoipa::path(put, path = "/v1/zones/{tenant}/{pattern}", tag = "zones",
     params(("tenant" = String, Path, example = "acme"),
-        ("pattern" = String, Path, description = "A name, or a star and what names end with, however many labels the star stands for", example = "*.acme.example.org")),
+        ("pattern" = String, Path, description = "A name, or a star and what names end with, however many labels the star stands for", example = "*.shop.acme.example.org")),
     request_body = ZoneSpec,
     responses((status = 200, description = "Replaced", body = Zone), (status = 201, description = "New", body = Zone), ForNames, Always))]
 pub(super) async fn put(
@@ -82,7 +82,7 @@ pub(super) async fn put(
 /// Routes of the tenant that no other zone of it allows go at once.
 #[utoipa::path(delete, path = "/v1/zones/{tenant}/{pattern}", tag = "zones",
     params(("tenant" = String, Path, example = "acme"),
-        ("pattern" = String, Path, example = "*.acme.example.org")),
+        ("pattern" = String, Path, example = "*.shop.acme.example.org")),
     responses((status = 204, description = "Gone"), ForNames, Always))]
 pub(super) async fn delete(
     State(api): State<Arc<Api>>,
