@@ -132,13 +132,15 @@ pub struct Timeouts {
     pub response_head: Duration,
     /// An answer's body without a byte from the upstream. Long, since a watch may be silent. 1 h.
     pub response_idle: Duration,
-    /// A connection attempt to an endpoint, TLS included. 3 s.
+    /// A connection attempt to an endpoint, TLS included; and how long its host may leave a request
+    /// unacknowledged. 3 s.
     pub connect: Duration,
     /// An unused upstream connection; must stay below the ingress' own (75 s). 55 s.
     pub upstream_idle: Duration,
     /// An upgraded connection without a byte. 1 h.
     pub upgraded_idle: Duration,
-    /// How long an endpoint that refused a connection is passed over. 5 s.
+    /// How long an endpoint that refused a connection, or whose host fell silent, is passed over.
+    /// 5 s.
     pub endpoint_rest: Duration,
     /// How long the router goes on as before at the end while it says that it is not ready, so that
     /// health checks send clients elsewhere before the drain begins. Up to 5 min. 0.

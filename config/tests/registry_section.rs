@@ -75,6 +75,7 @@ fn defaults() {
         certificate: "/etc/gatehouse/etcd.crt".into(),
         key: "/etc/gatehouse/etcd.key".into(),
         prefix: "/gatehouse/".into(),
+        compaction: Duration::from_secs(600),
     };
     assert_eq!(read(ETCD).store, RegistryStore::Etcd(etcd));
 }
@@ -208,6 +209,16 @@ fn store() {
         let to = format!("key: k\n      prefix: \"{wrong}\"");
         refused(ETCD, ("key: etcd.key", &to), "is not a prefix of keys");
     }
+    refused(
+        ETCD,
+        ("key: etcd.key", "key: k\n      compaction: 30s"),
+        "store.etcd.compaction: ",
+    );
+    let never = ETCD.replace("key: etcd.key", "key: k\n      compaction: 0");
+    let RegistryStore::Etcd(never) = read(&never).store else {
+        panic!("it is etcd")
+    };
+    assert_eq!(never.compaction, Duration::ZERO);
     let nested = ETCD.replace("key: etcd.key", "key: k\n      prefix: /edge/eu-1/");
     assert!(parse(&nested).is_ok());
 }

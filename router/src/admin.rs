@@ -81,6 +81,13 @@ impl Admin {
         }
         match self.registry.follow.stale_for(SystemTime::now()) {
             None => answer(StatusCode::OK, TEXT, "ok\n"),
+            Some(seconds) if self.registry.follow.is_foreign() => {
+                let text = format!(
+                    "ok\nanother store answers than the routes in force came from: it has not been followed for \
+                     {seconds} s, and the routes known last stay (the log says what to do)\n"
+                );
+                answer(StatusCode::OK, TEXT, text)
+            }
             Some(seconds) => {
                 let text = format!(
                     "ok\nthe route registry has been out of reach for {seconds} s: the routes known last are in force\n"

@@ -3,6 +3,7 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -84,6 +85,24 @@ impl Backend {
             }
             Ok(())
         })
+    }
+
+    /// Holds every answer back until something comes down the channel: one answer for each.
+    ///
+    /// # Errors
+    /// If the address is taken.
+    pub fn gated(address: SocketAddr) -> Result<(Self, Sender<()>)> {
+        let (go_on, script) = gate();
+        Ok((Self::start(address, script)?, go_on))
+    }
+
+    /// As [`Backend::gated`], inside a network namespace.
+    ///
+    /// # Errors
+    /// If the address is taken.
+    pub fn gated_in(namespace: &Namespace, address: SocketAddr) -> Result<(Self, Sender<()>)> {
+        let (go_on, script) = gate();
+        Ok((Self::start_in(namespace, address, script)?, go_on))
     }
 
     fn serve(
@@ -297,6 +316,23 @@ impl Conversation {
         self.pending.extend_from_slice(&chunk[..length]);
         Ok(true)
     }
+}
+
+fn gate() -> (
+    Sender<()>,
+    impl Fn(&mut Conversation) -> io::Result<()> + Send + Sync + 'static,
+) {
+    let (go_on, gate) = channel::<()>();
+    let gate = Mutex::new(gate);
+    let script = move |conversation: &mut Conversation| {
+        while conversation.request()?.is_some() {
+            let gate = gate.lock().unwrap_or_else(PoisonError::into_inner);
+            let _ = gate.recv_timeout(wait::PATIENCE);
+            conversation.send(OK)?;
+        }
+        Ok(())
+    };
+    (go_on, script)
 }
 
 fn accept<F>(listener: &TcpListener, shared: &Arc<Shared>, script: &Arc<F>)

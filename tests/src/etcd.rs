@@ -3,7 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
@@ -249,6 +250,45 @@ impl Cluster {
         Ok(())
     }
 
+    /// Writes everything that the cluster holds to a file.
+    ///
+    /// # Errors
+    /// If etcdctl fails.
+    pub fn save(&self, file: &Path) -> Result<()> {
+        let file = file.to_str().context("a path that is text")?;
+        self.etcdctl(&["snapshot", "save", file]).map(drop)
+    }
+
+    /// Kills every member and starts all of them on new data: of a file that [`Cluster::save`] wrote,
+    /// or on none, as a new cluster behind the same addresses. Waits until they are healthy.
+    ///
+    /// # Errors
+    /// If etcd or etcdctl fails.
+    pub fn replace(&mut self, saved: Option<&Path>) -> Result<()> {
+        for index in 0..self.members.len() {
+            self.kill(index);
+        }
+        for (index, member) in self.members.iter().enumerate() {
+            let data = self.folder.join(format!("etcd-{}.data", name(index)));
+            std::fs::remove_dir_all(&data)?;
+            let Some(saved) = saved else { continue };
+            Tool::new("etcdctl")
+                .environment("ETCDCTL_API", "3")
+                .args(["snapshot", "restore"])
+                .args([saved])
+                .args(["--name", &name(index)])
+                .args(&self.arguments[..2])
+                .args(["--initial-advertise-peer-urls", &member.place.peer()])
+                .args(["--data-dir"])
+                .args([&data])
+                .succeed()?;
+        }
+        for index in 0..self.members.len() {
+            self.restart(index)?;
+        }
+        self.wait_healthy()
+    }
+
     /// Everything that a member printed.
     #[must_use]
     pub fn log(&self, index: usize) -> String {
@@ -267,11 +307,7 @@ impl Cluster {
     /// If none runs or etcdctl fails.
     pub fn etcdctl(&self, arguments: &[&str]) -> Result<String> {
         let index = *self.running().first().context("no etcd member runs")?;
-        let output = self.etcdctl_at(index, arguments)?;
-        if !output.status.success() {
-            bail!("etcdctl {arguments:?}: {}{}", output.stdout, output.stderr);
-        }
-        Ok(output.stdout)
+        self.caller(index).succeed(arguments)
     }
 
     fn running(&self) -> Vec<usize> {
@@ -281,19 +317,94 @@ impl Cluster {
     }
 
     fn etcdctl_at(&self, index: usize, arguments: &[&str]) -> Result<Output> {
-        let place = &self.members[index].place;
+        self.caller(index).run(arguments)
+    }
+
+    fn caller(&self, index: usize) -> Caller {
+        Caller {
+            place: self.members[index].place.clone(),
+            folder: self.folder.clone(),
+        }
+    }
+
+    /// A key of its own on a lease of its own, with nothing of Gatehouse around: what etcd itself
+    /// takes to end a lease.
+    ///
+    /// # Errors
+    /// As [`Cluster::etcdctl`].
+    pub fn bare_lease(&self, ttl: Duration) -> Result<BareLease> {
+        let index = *self.running().first().context("no etcd member runs")?;
+        let caller = self.caller(index);
+        let granted = caller.succeed(&["lease", "grant", &ttl.as_secs().to_string()])?;
+        let lease = granted.split_whitespace().nth(1).context("a lease")?;
+        let key = format!("/bare/{lease}");
+        caller.succeed(&["put", &key, "", "--lease", lease])?;
+        Ok(BareLease {
+            lease: lease.to_owned(),
+            key,
+            caller,
+        })
+    }
+}
+
+/// Runs etcdctl against one member.
+#[derive(Clone, Debug)]
+struct Caller {
+    place: Place,
+    folder: PathBuf,
+}
+
+impl Caller {
+    fn run(&self, arguments: &[&str]) -> Result<Output> {
+        let file = |name: &str| self.folder.join(name);
         Tool::new("etcdctl")
             .environment("ETCDCTL_API", "3")
-            .args(["--endpoints", &place.client()])
+            .args(["--endpoints", &self.place.client()])
             .args(["--dial-timeout=1s", "--command-timeout=2s", "--cacert"])
-            .args([self.ca()])
+            .args([file("etcd-ca.crt")])
             .args(["--cert"])
-            .args([self.certificate()])
+            .args([file("etcd-client.crt")])
             .args(["--key"])
-            .args([self.key()])
+            .args([file("etcd-client.key")])
             .args(arguments)
-            .namespace(place.namespace.as_ref())
+            .namespace(self.place.namespace.as_ref())
             .run()
+    }
+
+    fn succeed(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.run(arguments)?;
+        if !output.status.success() {
+            bail!("etcdctl {arguments:?}: {}{}", output.stdout, output.stderr);
+        }
+        Ok(output.stdout)
+    }
+}
+
+/// A lease that somebody else renews; see [`Cluster::bare_lease`].
+#[derive(Debug)]
+pub struct BareLease {
+    lease: String,
+    key: String,
+    caller: Caller,
+}
+
+impl BareLease {
+    /// Renews it for the last time, and waits on a thread until its key is gone: how long after the
+    /// renewal that was seen.
+    ///
+    /// # Errors
+    /// If it cannot be renewed.
+    pub fn lapse(self) -> Result<JoinHandle<Result<Duration>>> {
+        let Self { lease, key, caller } = self;
+        caller.succeed(&["lease", "keep-alive", "--once", &lease])?;
+        let since = Instant::now();
+        Ok(std::thread::spawn(move || {
+            let gone = || {
+                let found = caller.run(&["get", &key]).ok()?;
+                (found.status.success() && found.stdout.is_empty()).then(|| since.elapsed())
+            };
+            wait::until("a bare lease to end", 2 * wait::PATIENCE, gone)
+        }))
     }
 }
 

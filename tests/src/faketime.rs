@@ -7,12 +7,14 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 
 use crate::folder;
 use crate::namespace::Namespace;
 use crate::process::Process;
+use crate::tool::Tool;
 
 /// A wall clock apart from the machine's, for any number of processes.
 #[derive(Debug)]
@@ -82,6 +84,18 @@ impl Drop for Clock {
             }
         }
     }
+}
+
+/// How far a clock is from the machine's, in seconds, by a moment that it has just told
+/// (`Thu, 01 Jan 1970 00:00:00 GMT`, `1970-01-01T00:00:00Z`).
+///
+/// # Errors
+/// If `date` does not understand it.
+pub fn apart(told: &str) -> Result<i64> {
+    let theirs = Tool::new("date").args(["--date", told, "+%s"]).succeed()?;
+    let ours = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+    let theirs: i64 = theirs.trim().parse().context("seconds")?;
+    Ok(theirs - ours.as_secs().cast_signed())
 }
 
 /// For programs with several threads.

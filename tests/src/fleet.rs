@@ -19,6 +19,7 @@ use crate::client::TlsClient;
 use crate::clients::Plan;
 use crate::etcd::{Cluster, Place};
 use crate::folder::{self, Folder};
+use crate::h2_clients;
 use crate::namespace::{Host, Network};
 use crate::tool::Tool;
 use crate::wait;
@@ -290,6 +291,17 @@ impl Fleet {
                 &addresses,
                 &hosts,
             )
+        }
+    }
+
+    /// Clients of HTTP/2 who ask for a tenant's host, one at each router.
+    #[must_use]
+    pub fn streams(&self, tenant: usize) -> h2_clients::Plan {
+        h2_clients::Plan {
+            tls: TlsClient::new(&self.ca, &["h2"]),
+            namespace: self.client.namespace.clone(),
+            addresses: self.routers.iter().map(Door::https).collect(),
+            host: self.tenants[tenant].plan.host.to_owned(),
         }
     }
 

@@ -26,6 +26,7 @@ pub mod guard;
 pub mod guard_host;
 pub mod guarded;
 pub mod h2_client;
+pub mod h2_clients;
 pub mod interrupt;
 pub mod isolation;
 pub mod keepalived;

@@ -215,6 +215,19 @@ impl Network {
         self.switch.ip(&["link", "set", &host.port, "down"])
     }
 
+    /// Lets no more than this reach a host from now on: a rate as `tc` writes it, such as `30mbit`.
+    ///
+    /// # Errors
+    /// If `tc` fails.
+    pub fn slow_down(&self, host: &Host, rate: &str) -> Result<()> {
+        Tool::new("tc")
+            .args(["qdisc", "replace", "dev", &host.port, "root", "tbf"])
+            .args(["rate", rate, "burst", "64kb", "latency", "400ms"])
+            .namespace(Some(&self.switch))
+            .succeed()
+            .map(drop)
+    }
+
     /// Puts the plug back.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::client::Connection;
+use crate::client::{Connection, Response};
 use crate::namespace::Namespace;
 use crate::process::Process;
 use crate::program::binary;
@@ -109,16 +109,24 @@ impl Router {
             .map_or_else(connect, |it| it.run(connect))
     }
 
+    /// A page of the admin listener, whatever its status.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub fn page(&self, path: &str) -> Result<Response> {
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+            self.admin
+        );
+        self.connect(self.admin)?.exchange(request)
+    }
+
     /// A page of the admin listener.
     ///
     /// # Errors
     /// If it does not answer, or not with 200.
     pub fn admin(&self, path: &str) -> Result<String> {
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
-            self.admin
-        );
-        let response = self.connect(self.admin)?.exchange(request)?;
+        let response = self.page(path)?;
         if response.status != 200 {
             bail!(
                 "admin answers {path} with {}: {}",

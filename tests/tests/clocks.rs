@@ -3,14 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a test may be blunt")]
 
 use std::net::SocketAddr;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use harness::backend::{Backend, OK};
 use harness::client::Connection;
 use harness::edge::{Edge, HOST};
-use harness::faketime::Clock;
+use harness::faketime::{self, Clock};
 use harness::router::Router;
-use harness::tool::Tool;
 use harness::wait;
 
 const HOUR: i64 = 3600;
@@ -21,18 +20,7 @@ fn apart(edge: &Edge) -> i64 {
         .unwrap()
         .exchange(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n"))
         .unwrap();
-    let date = answer.header("date").unwrap();
-    let theirs: i64 = Tool::new("date")
-        .args(["--date", date, "+%s"])
-        .succeed()
-        .unwrap()
-        .trim()
-        .parse()
-        .unwrap();
-    let ours = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap();
-    theirs - ours.as_secs().cast_signed()
+    faketime::apart(answer.header("date").unwrap()).unwrap()
 }
 
 fn about(seconds: i64, expected: i64) -> bool {

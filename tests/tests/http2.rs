@@ -384,17 +384,7 @@ fn a_length_that_lies_is_refused() {
 #[test]
 fn a_drain_says_goaway_and_lets_streams_finish() {
     let edge = Edge::with_backend("h2-goaway", 9001).unwrap();
-    let (go_on, gate) = std::sync::mpsc::channel::<()>();
-    let gate = std::sync::Mutex::new(gate);
-    let backend = Backend::start(edge.port(9001), move |conversation| {
-        while conversation.request()?.is_some() {
-            let gate = gate.lock().expect("nobody panics with the gate in hand");
-            let _ = gate.recv_timeout(wait::PATIENCE);
-            conversation.send(OK)?;
-        }
-        Ok(())
-    })
-    .unwrap();
+    let (backend, go_on) = Backend::gated(edge.port(9001)).unwrap();
     let mut router = edge.start().unwrap();
     let tls = TlsClient::new(&edge.ca, &["h2"]);
     h2_client::run(async {

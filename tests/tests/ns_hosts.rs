@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may be blunt")]
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::mpsc::Sender;
+use std::time::Duration;
 
 use harness::backend::{Backend, OK};
 use harness::ca::KeyKind;
@@ -14,6 +16,7 @@ use harness::namespace::{Host, Network, processes_of};
 use harness::nginx::{HTTP_PORT, Ingress};
 use harness::process::Process;
 use harness::router::Router;
+use harness::wait;
 
 /// The settings of an edge whose router listens on a host's addresses.
 fn edge_on(host: &Host, label: &str) -> Edge {
@@ -157,6 +160,132 @@ fn no_get_fails_when_a_worker_falls_silent() {
     let tally = load.finish();
     assert_eq!(tally.failures, Vec::<String>::new());
     assert!(tally.workers.contains_key("a2"));
+}
+
+/// Two workers that hold every answer back, and an edge that gives a host a second.
+struct Held {
+    network: Network,
+    workers: Vec<Host>,
+    backends: Vec<(Backend, Sender<()>)>,
+    client: Connection,
+    _router: Router,
+    _edge: Edge,
+}
+
+impl Held {
+    fn new(label: &str) -> Self {
+        let mut network = Network::new().unwrap();
+        let router_host = network.host("edge").unwrap();
+        let client = network.host("client").unwrap();
+        let workers: Vec<Host> = ["a1", "a2"].map(|name| network.host(name).unwrap()).into();
+        let mut edge = edge_on(&router_host, label);
+        edge.more = "timeouts:\n  connect: 200ms\n".into();
+        let backends: Vec<_> = workers
+            .iter()
+            .map(|it| Backend::gated_in(&it.namespace, (it.v4, HTTP_PORT).into()).unwrap())
+            .collect();
+        let endpoints: Vec<SocketAddr> = backends.iter().map(|it| it.0.address()).collect();
+        edge.routes(
+            "acme",
+            &route_file(
+                "acme",
+                &[Upstream::plain("workers", &endpoints)],
+                &[(HOST, "workers")],
+            ),
+        )
+        .unwrap();
+        let router = start(&edge, &router_host);
+        Self {
+            client: connect(&edge, &client, router_host.v4),
+            network,
+            workers,
+            backends,
+            _router: router,
+            _edge: edge,
+        }
+    }
+
+    /// Sends a request; which worker has got it.
+    fn ask(&mut self, request: &[u8], seen: &str) -> usize {
+        self.client.send(request).unwrap();
+        wait::until("a worker to get the request", wait::PATIENCE, || {
+            self.backends.iter().position(|it| it.0.count(seen) > 0)
+        })
+        .unwrap()
+    }
+
+    /// How many connections the workers have had.
+    fn connections(&self) -> usize {
+        self.backends.iter().map(|it| it.0.connections()).sum()
+    }
+}
+
+/// Several times what a host may take to acknowledge a request at that edge.
+const LONG: Duration = Duration::from_secs(4);
+
+#[test]
+fn a_living_host_may_take_as_long_as_it_likes() {
+    let mut held = Held::new("ns-long");
+    let get = format!("GET /long HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
+    let worker = held.ask(get.as_bytes(), "GET /long ");
+    std::thread::sleep(LONG);
+    held.backends[worker].1.send(()).unwrap();
+    assert_eq!(held.client.response("GET").unwrap().text(), "ok");
+    assert_eq!(held.connections(), 1);
+}
+
+#[test]
+fn a_living_host_may_let_an_upload_wait() {
+    const BODY: usize = 16 << 20;
+    let mut network = Network::new().unwrap();
+    let router_host = network.host("edge").unwrap();
+    let (client, worker) = (
+        network.host("client").unwrap(),
+        network.host("worker").unwrap(),
+    );
+    let mut edge = edge_on(&router_host, "ns-upload");
+    edge.more = "timeouts:\n  connect: 200ms\n".into();
+    let address = SocketAddr::new(worker.v4, HTTP_PORT);
+    // Its window closes, and stays so for longer than a host may take to acknowledge.
+    let backend = Backend::start_in(&worker.namespace, address, |conversation| {
+        conversation.head()?;
+        std::thread::sleep(LONG);
+        conversation.swallow(BODY as u64)?;
+        conversation.send(OK)
+    })
+    .unwrap();
+    edge.routes(
+        "acme",
+        &route_file(
+            "acme",
+            &[Upstream::plain("workers", &[address])],
+            &[(HOST, "workers")],
+        ),
+    )
+    .unwrap();
+    let _router = start(&edge, &router_host);
+    let mut client = connect(&edge, &client, router_host.v4);
+    client
+        .send(format!(
+            "PUT / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {BODY}\r\n\r\n"
+        ))
+        .unwrap();
+    client.send(vec![b'x'; BODY]).unwrap();
+    assert_eq!(client.response("PUT").unwrap().text(), "ok");
+    assert_eq!(backend.connections(), 1);
+}
+
+#[test]
+fn a_long_poll_is_asked_again_elsewhere_when_its_host_dies() {
+    let mut held = Held::new("ns-long-dies");
+    let get = format!("GET /long HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
+    let worker = held.ask(get.as_bytes(), "GET /long ");
+    let other = 1 - worker;
+    // It has been acknowledged, so nothing is retransmitted: only probes can tell.
+    held.network.unplug(&held.workers[worker]).unwrap();
+    held.backends[other].0.wait_for("GET /long ").unwrap();
+    held.backends[other].1.send(()).unwrap();
+    assert_eq!(held.client.response("GET").unwrap().text(), "ok");
 }
 
 #[test]

@@ -432,6 +432,7 @@ fn others(fleet: &Fleet, plain: &TlsClient) {
 /// The theft is noticed.
 fn revoked(fleet: &Fleet, thief: &[Api], id: &str) {
     let path = format!("/v1/tokens/{id}");
+    let mut listens = watch(&thief[0]);
     fleet.operator(2).succeed("DELETE", &path, None).unwrap();
     let since = Instant::now();
     for api in thief {
@@ -442,6 +443,9 @@ fn revoked(fleet: &Fleet, thief: &[Api], id: &str) {
     }
     let took = since.elapsed();
     assert!(took < Duration::from_secs(5), "{took:?}");
+    // What was opened before ends as well: after its last chunk, as if it had ended by itself.
+    listens.set_patience(wait::PATIENCE).unwrap();
+    listens.take_through(b"\r\n0\r\n\r\n").unwrap();
     let row = json!({
         "credential": format!("{B}'s token, revoked"),
         "calls": 2 * thief.len(),

@@ -20,7 +20,7 @@ use harness::namespace::{Host, Network};
 use nix::mount::{MsFlags, mount, umount};
 use registry_suite::{Follow, done, puts, soon};
 use router::registry::store::embedded::{Embedded, FILE_NAME};
-use router::registry::store::etcd::Etcd;
+use router::registry::store::etcd::{Compacted, Etcd, History};
 use router::registry::store::{
     Committed, Event, KeyValue, MOST_CHANGES, Put, Range, Revision, Store, StoreError, Transaction,
     Watch,
@@ -70,6 +70,7 @@ impl Scene {
             certificate: self.cluster.certificate(),
             key: self.cluster.key(),
             prefix: "/gatehouse/".into(),
+            compaction: Duration::ZERO,
         }
     }
 
@@ -459,6 +460,163 @@ fn large_answers_come_whole_others_keys_do_not_and_quiet_watches_move_on() {
         assert_eq!(quiet.revision, Revision(listing.revision.0 + 5));
         let again = store.list().await.unwrap();
         assert_eq!(again.entries.len(), listing.entries.len());
+    });
+}
+
+/// Small records first, so that the pages have grown when the large ones come.
+#[test]
+fn records_of_any_size_are_listed_over_a_slow_network() {
+    const SMALL: usize = 1_024;
+    const LARGE: usize = 384;
+    const LARGE_BYTES: usize = 66 * 1024;
+    let scene = Scene::new("etcd-slow");
+    let store = scene.store(0);
+    let network = &scene.network;
+    on(&scene.router, async || {
+        for (kind, count, bytes, together) in
+            [("a", SMALL, 100, 128), ("b", LARGE, LARGE_BYTES, 15)]
+        {
+            for start in (0..count).step_by(together) {
+                let numbers = start..count.min(start + together);
+                let puts = numbers.map(|number| Put {
+                    key: format!("{kind}/{number:04}"),
+                    value: vec![b'x'; bytes].into(),
+                    lease: None,
+                });
+                let puts = puts.collect();
+                let change = Transaction {
+                    puts,
+                    ..Transaction::default()
+                };
+                done(&store, &change).await;
+            }
+        }
+        // All large ones are 25 MB, which takes seven seconds.
+        network.slow_down(&scene.router, "30mbit").unwrap();
+        let listing = store.list().await.unwrap();
+        assert_eq!(listing.entries.len(), SMALL + LARGE);
+        let bytes: usize = listing.entries.iter().map(|it| it.value.len()).sum();
+        assert_eq!(bytes, SMALL * 100 + LARGE * LARGE_BYTES);
+    });
+}
+
+/// The revision up to which etcd has forgotten its past; 0: it knows all of it.
+async fn forgotten(store: &Store, last: Revision) -> i64 {
+    for revision in 0..=last.0 {
+        let mut watch = store.watch(Revision(revision)).await.unwrap();
+        match soon(watch.next()).await {
+            Err(StoreError::Compacted) => {}
+            Ok(_) => return revision,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    panic!("all of it is forgotten")
+}
+
+#[test]
+fn one_of_several_routers_compacts_and_those_that_follow_go_on() {
+    let scene = Scene::new("etcd-compaction");
+    let (one, two) = (scene.store(0), scene.store(1));
+    let (Store::Etcd(first), Store::Etcd(second)) = (&*one, &*two) else {
+        panic!("both are etcd")
+    };
+    on(&scene.router, async || {
+        let mut follow = Follow::after(&one, one.list().await.unwrap().revision).await;
+        let (mut here, mut there) = (History::default(), History::default());
+        let mut compacted = [0, 0];
+        let mut before = Revision(0);
+        for turn in 0..4 {
+            let last = done(&one, &puts(&[("a", &turn.to_string())])).await;
+            let turns = [
+                first.compact(&mut here).await,
+                second.compact(&mut there).await,
+            ];
+            for (index, turn) in turns.into_iter().enumerate() {
+                if let Compacted::Here(revision) = turn.unwrap() {
+                    // Up to the last time, and no further.
+                    assert!(
+                        revision >= before && revision < last,
+                        "{revision:?} {last:?}"
+                    );
+                    compacted[index] += 1;
+                }
+            }
+            before = last;
+            follow.next(1).await;
+            assert_eq!(follow.revision, last);
+        }
+        assert_eq!(
+            compacted,
+            [3, 0],
+            "the first time there is nothing to forget"
+        );
+        let last = done(&one, &puts(&[("a", "last")])).await;
+        let gone = forgotten(&two, last).await;
+        assert!(gone > 0 && gone < before.0, "{gone} {before:?}");
+        follow.next(1).await;
+        let listing = two.list().await.unwrap();
+        let keys: Vec<&str> = listing.entries.iter().map(|it| &*it.key).collect();
+        assert_eq!(keys, ["a"], "what the routers agree with is not for others");
+        // The one that did it is gone: the other takes over.
+        let taken = second.compact(&mut there).await.unwrap();
+        assert!(matches!(taken, Compacted::Here(_)), "{taken:?}");
+    });
+}
+
+#[test]
+fn an_etcd_that_is_full_says_so_and_is_compacted_all_the_same() {
+    let folder = Folder::new("etcd-full").unwrap();
+    let mut network = Network::new().unwrap();
+    let place = Place::on(&network.host("etcd").unwrap());
+    let router = network.host("router").unwrap();
+    let quota = "--quota-backend-bytes=2000000";
+    let cluster = Cluster::start_with(folder.path(), &[place], &[quota]).unwrap();
+    let store = etcd(&EtcdStore {
+        endpoints: cluster.endpoints(),
+        ca: cluster.ca(),
+        certificate: cluster.certificate(),
+        key: cluster.key(),
+        prefix: "/gatehouse/".into(),
+        compaction: Duration::ZERO,
+    });
+    let Store::Etcd(opened) = &*store else {
+        panic!("it is etcd")
+    };
+    on(&router, async || {
+        let mut history = History::default();
+        let lease = store.grant(Duration::from_secs(60)).await.unwrap();
+        assert!(!opened.room().await.unwrap().is_full);
+        let large = "x".repeat(100_000);
+        let mut written = Vec::new();
+        let error = loop {
+            match store.commit(&puts(&[("a", &large)])).await {
+                Ok(Committed::Done(revision)) => written.push(revision),
+                Ok(Committed::Conflict) => panic!("there is no condition"),
+                Err(error) => break error,
+            }
+            // etcd knows its size as of its last sync, up to a tenth of a second ago.
+            assert!(written.len() < 2_000, "2 MB hold no more");
+        };
+        assert_eq!(error, StoreError::Full);
+        let room = opened.room().await.unwrap();
+        assert!(room.is_full, "{room:?}");
+        let refused = store.grant(Duration::from_secs(60)).await;
+        assert_eq!(refused, Err(StoreError::Full));
+        store.renew(lease).await.unwrap();
+        assert_eq!(store.list().await.unwrap().entries.len(), 1);
+        // The first time it only learns where it is.
+        let nothing = opened.compact(&mut history).await;
+        assert_eq!(nothing, Ok(Compacted::Nothing));
+        let done = opened.compact(&mut history).await.unwrap();
+        assert!(matches!(done, Compacted::Here(_)), "{done:?}");
+        cluster.etcdctl(&["defrag"]).unwrap();
+        cluster.etcdctl(&["alarm", "disarm"]).unwrap();
+        let after = opened.room().await.unwrap();
+        assert!(
+            !after.is_full && after.size_bytes < room.size_bytes,
+            "{after:?}"
+        );
+        store.commit(&puts(&[("a", "1")])).await.unwrap();
     });
 }
 

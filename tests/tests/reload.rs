@@ -304,17 +304,7 @@ fn sigterm_lets_requests_finish_and_takes_no_new_ones() {
 #[test]
 fn an_answer_that_begins_during_a_drain_says_close() {
     let edge = Edge::with_backend("drain-close", 9001).unwrap();
-    let (go_on, gate) = channel::<()>();
-    let gate = Mutex::new(gate);
-    let backend = Backend::start(edge.port(9001), move |conversation| {
-        while conversation.request()?.is_some() {
-            let gate = gate.lock().expect("nobody panics with the gate in hand");
-            let _ = gate.recv_timeout(wait::PATIENCE);
-            conversation.send(OK)?;
-        }
-        Ok(())
-    })
-    .unwrap();
+    let (backend, go_on) = Backend::gated(edge.port(9001)).unwrap();
     let mut router = edge.start().unwrap();
     let mut client = edge.connect(HOST).unwrap();
     client.send(get(HOST)).unwrap();

@@ -51,6 +51,7 @@ impl Cluster {
             certificate: self.0.certificate(),
             key: self.0.key(),
             prefix: format!("/{prefix}/"),
+            compaction: Duration::ZERO,
         }
     }
 

@@ -293,7 +293,9 @@ impl Mapping for Timeouts {
         );
         let connect = f.defaulted(
             "connect",
-            "A connection attempt to an endpoint, TLS included.",
+            "A connection attempt to an endpoint, TLS included. Also how long its host may leave a \
+             request unacknowledged (1 s at least) before it is given up and, where that is safe, \
+             sent to another endpoint.",
             duration(),
             json!("3s"),
         );
@@ -317,7 +319,8 @@ impl Mapping for Timeouts {
         );
         let endpoint_rest = f.defaulted(
             "endpoint_rest",
-            "How long an endpoint that refused a connection is passed over.",
+            "How long an endpoint that refused a connection, or whose host fell silent, is passed \
+             over.",
             duration(),
             json!("5s"),
         );

@@ -77,4 +77,8 @@ pub struct EtcdStore {
     /// What all keys begin with: begins and ends with a slash, so that no other prefix begins with
     /// it by chance. `/gatehouse/`.
     pub prefix: String,
+    /// How much of etcd's history is kept: one of the routers compacts it this often, up to where
+    /// it was the time before. The whole cluster's, whoever else uses it. 1 min to 24 h; 0: none of
+    /// them does. 10 min.
+    pub compaction: Duration,
 }

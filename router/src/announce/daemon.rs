@@ -14,10 +14,11 @@ use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::{sleep_until, timeout};
 
 use super::check::{CheckError, repeat};
-use super::load::{Loaded, load};
+use super::load::{Loaded, read};
 use super::registries::Registries;
 use super::state::{Action, Outcome, State};
 use super::tell;
+use crate::registry::client::ClientRuntime;
 use crate::registry::jitter::fraction;
 
 /// How long it may take to withdraw everything at the end.
@@ -25,6 +26,8 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// How long the service manager waits at most until it hears that we are ready: the first checks may
 /// take long, and it would start us anew.
 const READY_WITHIN: Duration = Duration::from_secs(30);
+/// How long a name that was given up keeps its routes at most while the new one's are not accepted.
+const LEAVE_WITHIN: Duration = Duration::from_secs(15);
 /// How long a call that is under way at the end may go on: then nothing comes after the withdrawal.
 const LAST_CALL: Duration = Duration::from_millis(500);
 
@@ -33,10 +36,7 @@ const LAST_CALL: Duration = Duration::from_millis(500);
 /// # Errors
 /// If signals cannot be listened for.
 pub fn serve(file: &Path, loaded: Loaded) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("no runtime")?;
+    let runtime = ClientRuntime::new().context("no runtime")?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -61,8 +61,16 @@ struct Checked {
     result: Result<(), CheckError>,
 }
 
+/// A name that was given up and not withdrawn yet.
+struct Leaving {
+    registries: Registries,
+    /// The registry to ask first.
+    first: usize,
+    until: Instant,
+}
+
 type Flight = Pin<Box<dyn Future<Output = Outcome> + Send>>;
-type Reload = JoinHandle<Result<Loaded, ConfigErrors>>;
+type Reload = JoinHandle<(Result<Loaded, ConfigErrors>, Vec<PathBuf>)>;
 
 pub(super) struct Registrar {
     file: PathBuf,
@@ -70,6 +78,7 @@ pub(super) struct Registrar {
     loaded: Loaded,
     registries: Registries,
     state: State,
+    leaving: Option<Leaving>,
     flight: Option<Flight>,
     checks: JoinSet<()>,
     /// Counts reloads, so that late results of old checks are not taken for new ones.
@@ -78,6 +87,8 @@ pub(super) struct Registrar {
     results: mpsc::UnboundedReceiver<Checked>,
     /// Something was accepted.
     ready: bool,
+    /// Why the files that are there now are not in force, if they are not.
+    refused: Option<String>,
     /// What the service manager knows; `None` until it knows that we are ready.
     status: Option<String>,
 }
@@ -93,12 +104,14 @@ impl Registrar {
             registries: Registries::new(&loaded),
             state: State::new(loaded.settings, wanted, Instant::now()),
             loaded,
+            leaving: None,
             flight: None,
             checks: JoinSet::new(),
             generation: 0,
             report,
             results,
             ready: false,
+            refused: None,
             status: None,
         };
         registrar.check();
@@ -128,8 +141,10 @@ impl Registrar {
             let mut wake = self.act();
             self.tell();
             if self.status.is_none() {
-                let ready = self.begun + READY_WITHIN;
-                wake = Some(wake.map_or(ready, |wake| wake.min(ready)));
+                wake = earlier(wake, self.begun + READY_WITHIN);
+            }
+            if let Some(leaving) = &self.leaving {
+                wake = earlier(wake, leaving.until);
             }
             tokio::select! {
                 // A withdrawal goes before anything else.
@@ -139,9 +154,9 @@ impl Registrar {
                 outcome = ended(&mut self.flight) => self.answered(outcome),
                 result = ended(&mut reload) => {
                     reload = None;
-                    let loaded = result.unwrap_or_else(|error| {
+                    let (loaded, mut sources) = result.unwrap_or_else(|error| {
                         tracing::error!(%error, "a reload panicked: what was in force stays");
-                        Ok(self.loaded.clone())
+                        (Ok(self.loaded.clone()), Vec::new())
                     });
                     let same = matches!(&loaded, Ok(loaded) if *loaded == self.loaded);
                     // Nor is a first call given up that a busy registry has not answered yet.
@@ -150,13 +165,17 @@ impl Registrar {
                     if !nothing {
                         self.reload(loaded);
                     }
-                    watcher.loaded(self.loaded.sources.clone());
+                    // Those of a configuration that was refused, too: one of them may be mended.
+                    sources.extend(self.loaded.sources.iter().cloned());
+                    sources.sort();
+                    sources.dedup();
+                    watcher.loaded(sources);
                 }
                 // A file system may hang: nothing else waits for it.
                 reason = watcher.changed(), if reload.is_none() => {
                     first &= reason == Reason::Changed;
                     let file = self.file.clone();
-                    reload = Some(spawn_blocking(move || load(&file)));
+                    reload = Some(spawn_blocking(move || read(&file)));
                 }
                 Some(ended) = self.checks.join_next() => if let Err(error) = ended
                     && error.is_panic()
@@ -176,6 +195,13 @@ impl Registrar {
         while let Ok(checked) = self.results.try_recv() {
             self.checked(checked);
         }
+        if self
+            .leaving
+            .as_ref()
+            .is_some_and(|leaving| leaving.until <= Instant::now())
+        {
+            self.leave();
+        }
         loop {
             match self.state.next(Instant::now()) {
                 Action::Call(call) => {
@@ -193,7 +219,10 @@ impl Registrar {
 
     fn answered(&mut self, outcome: Outcome) {
         self.flight = None;
-        self.ready |= matches!(outcome, Outcome::Accepted { .. });
+        if matches!(outcome, Outcome::Accepted { .. }) {
+            self.ready = true;
+            self.leave();
+        }
         for note in self.state.answered(outcome, Instant::now(), fraction()) {
             tell::note(&note, &self.registries);
         }
@@ -240,24 +269,54 @@ impl Registrar {
                 for error in errors.errors() {
                     tracing::error!(%error, "the configuration is refused: nothing changes");
                 }
+                self.refused = errors.errors().first().map(ToString::to_string);
                 return;
             }
         };
+        self.refused = None;
         self.flight = None;
         let (settings, wanted) = (loaded.settings, loaded.wanted.clone());
         if self.registries.is_for(&loaded) {
             self.state.reload(settings, wanted, Instant::now());
         } else {
-            // Nobody renews the old name any more.
-            let (old, first) = (self.registries.clone(), self.state.registry());
-            tokio::spawn(async move { old.withdraw(first, FAREWELL).await });
-            self.state = State::new(settings, wanted, Instant::now());
+            self.change_name(&loaded);
+            self.state.rename(settings, wanted, Instant::now());
         }
-        // New connections, since credentials may be what has changed.
-        self.registries = Registries::new(&loaded);
+        if !self.registries.do_for(&self.loaded, &loaded) {
+            self.registries = self.registries.replaced(&loaded);
+        }
         self.loaded = loaded;
         self.check();
         tracing::info!(routes = self.loaded.wanted.len(), "configuration loaded");
+    }
+
+    /// Nobody renews the old name any more. It is withdrawn when the new one's routes stand: they are
+    /// the same ones most of the time.
+    fn change_name(&mut self, loaded: &Loaded) {
+        // One after the other: of a name that was given up before, too, nobody speaks any more.
+        self.leave_unless(|left| left.is_for(loaded));
+        self.leaving = Some(Leaving {
+            registries: self.registries.clone(),
+            first: self.state.registry(),
+            until: Instant::now() + LEAVE_WITHIN,
+        });
+        // Another tenant does not get the names before they are free.
+        if loaded.tenant != self.loaded.tenant {
+            self.leave();
+        }
+    }
+
+    fn leave(&mut self) {
+        self.leave_unless(|_| false);
+    }
+
+    /// Withdraws the name that was given up, if there is one, unless it is back.
+    fn leave_unless(&mut self, is_back: impl FnOnce(&Registries) -> bool) {
+        if let Some(left) = self.leaving.take()
+            && !is_back(&left.registries)
+        {
+            tokio::spawn(async move { left.registries.withdraw(left.first, FAREWELL).await });
+        }
     }
 
     /// Tells the service manager what has changed: ready after the first announcement, or when every
@@ -270,7 +329,11 @@ impl Registrar {
             }
             notify(READY);
         }
-        let status = tell::status(&self.state, &self.registries, Instant::now());
+        let mut status = tell::status(&self.state, &self.registries, Instant::now());
+        if let Some(error) = &self.refused {
+            status.push_str("; the configuration is refused: ");
+            status.push_str(&error.replace(char::is_control, " "));
+        }
         if self.status.as_ref() != Some(&status) {
             notify(&format!("STATUS={status}"));
             self.status = Some(status);
@@ -287,12 +350,24 @@ impl Registrar {
                 self.answered(outcome);
             }
         }
-        if self.state.holds_anything() {
-            let first = self.state.registry();
-            self.registries.withdraw(first, FAREWELL).await;
-        }
+        let own = async {
+            if self.state.holds_anything() {
+                let first = self.state.registry();
+                self.registries.withdraw(first, FAREWELL).await;
+            }
+        };
+        let left = async {
+            if let Some(left) = &self.leaving {
+                left.registries.withdraw(left.first, FAREWELL).await;
+            }
+        };
+        tokio::join!(own, left);
         tracing::info!("stopped");
     }
+}
+
+fn earlier(wake: Option<Instant>, at: Instant) -> Option<Instant> {
+    Some(wake.map_or(at, |wake| wake.min(at)))
 }
 
 /// What becomes of something that may not be there; then, never.

@@ -13,7 +13,7 @@ use daemon::files;
 
 use super::state::{Settings, Wanted};
 use crate::registry::api::types::AnnouncedRoute;
-use crate::registry::client::{Address, Credentials};
+use crate::registry::client::{Address, ClientError, Credentials, LoadedCredentials};
 use crate::registry::record::{Protocol, Tls, Trust};
 use crate::tls::authorities;
 
@@ -30,23 +30,40 @@ pub struct Loaded {
     /// The registries, at least one.
     pub registries: Vec<Address>,
     /// What the registries are shown.
-    pub credentials: Credentials,
+    pub credentials: LoadedCredentials,
     /// How often, how long.
     pub settings: Settings,
     /// What is announced, and when.
     pub wanted: Vec<Wanted>,
-    /// Everything that was read or will be: what has to be watched.
+    /// Everything that was read: what has to be watched.
     pub sources: Vec<PathBuf>,
 }
 
-/// Reads the configuration and the certificate authorities it names. Credentials are left to the
-/// calls that need them.
+/// Reads the configuration and every file it names.
 ///
 /// # Errors
 /// Everything that is wrong with the files.
 pub fn load(file: &Path) -> Result<Loaded, ConfigErrors> {
-    let config = files::parse(file, RegistrarConfig::parse)?;
+    read(file).0
+}
+
+/// Like [`load`], and says which files were looked at, or would be, whatever came of it: whoever
+/// mends one of them wants it to take effect.
+pub fn read(file: &Path) -> (Result<Loaded, ConfigErrors>, Vec<PathBuf>) {
     let mut sources = vec![file.to_owned()];
+    let result = read_all(file, &mut sources);
+    (result, sources)
+}
+
+fn read_all(file: &Path, sources: &mut Vec<PathBuf>) -> Result<Loaded, ConfigErrors> {
+    let config = files::parse(file, RegistrarConfig::parse)?;
+    sources.extend(config.ca.clone());
+    sources.extend(match &config.credentials {
+        ConfiguredCredentials::Certificate { certificate, key } => {
+            vec![certificate.clone(), key.clone()]
+        }
+        ConfiguredCredentials::Token(token) => vec![token.clone()],
+    });
     let instance = match config.instance {
         Some(instance) => instance,
         None => instance_of_host(file)?,
@@ -83,17 +100,17 @@ pub fn load(file: &Path) -> Result<Loaded, ConfigErrors> {
             }
         }
     }
-    if let Some(errors) = errors {
-        return Err(errors);
-    }
-    // Read for each connection, but a new one is to be used at once.
-    sources.extend(config.ca.clone());
-    sources.extend(match &config.credentials {
-        ConfiguredCredentials::Certificate { certificate, key } => {
-            vec![certificate.clone(), key.clone()]
-        }
-        ConfiguredCredentials::Token(token) => vec![token.clone()],
-    });
+    let credentials = Credentials {
+        ca: config.ca,
+        proof: config.credentials.into(),
+    };
+    let credentials = credentials.load().map_err(|error| unusable(file, error));
+    let credentials = match (credentials, errors) {
+        (Ok(credentials), None) => credentials,
+        (Ok(_), Some(errors)) => return Err(errors),
+        (Err(error), None) => return Err(error),
+        (Err(error), Some(errors)) => return Err(errors.and(error)),
+    };
     Ok(Loaded {
         tenant: config.tenant,
         instance,
@@ -103,13 +120,19 @@ pub fn load(file: &Path) -> Result<Loaded, ConfigErrors> {
             registries: registries.len(),
         },
         registries,
-        credentials: Credentials {
-            ca: config.ca,
-            proof: config.credentials.into(),
-        },
+        credentials,
         wanted,
-        sources,
+        sources: sources.clone(),
     })
+}
+
+/// What is wrong with the credentials, as an error of the file that it is about.
+fn unusable(config: &Path, error: ClientError) -> ConfigErrors {
+    let (file, reason) = match &error {
+        ClientError::File { file, reason } => (file.as_path(), reason.clone()),
+        other => (config, other.to_string()),
+    };
+    ConfigErrors::whole_file(file, InvalidValue::new(reason))
 }
 
 fn announced(announcement: Announcement) -> Result<Wanted, ConfigErrors> {
@@ -185,7 +208,8 @@ fn instance_of_host(file: &Path) -> Result<String, ConfigErrors> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::client::Proof;
+    use crate::registry::client::scripted;
+    use std::os::unix::fs::PermissionsExt as _;
 
     const YAML: &str = "\
 tenant: acme
@@ -200,6 +224,11 @@ routes:
     check: {kind: tcp}
 ";
 
+    fn write_token(file: &Path, mode: u32) {
+        fs::write(file, scripted::token(1)).unwrap();
+        fs::set_permissions(file, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
     fn certificate() -> String {
         let made = rcgen::generate_simple_self_signed(["ca".to_owned()]).unwrap();
         made.cert.pem()
@@ -213,6 +242,8 @@ routes:
         let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
         fs::write(path("both.pem"), format!("# mine\n{one}{key}junk\n{two}")).unwrap();
         fs::write(path("registrar.yaml"), YAML).unwrap();
+        fs::write(path("ca.pem"), &one).unwrap();
+        write_token(&path("token"), 0o600);
         let loaded = load(&path("registrar.yaml")).unwrap();
         let route = &loaded.wanted[0].route;
         assert_eq!(
@@ -222,8 +253,7 @@ routes:
         let expected = format!("{one}{two}").replace("\r\n", "\n");
         let tls = route.tls.as_ref().unwrap();
         assert_eq!(tls.trust, Trust::CaPem(expected));
-        assert_eq!(loaded.credentials.proof, Proof::Token(path("token")));
-        let sources = ["registrar.yaml", "both.pem", "ca.pem", "token"].map(path);
+        let sources = ["registrar.yaml", "ca.pem", "token", "both.pem"].map(path);
         assert_eq!(loaded.sources, sources);
         let host = fs::read_to_string(HOSTNAME).unwrap().to_ascii_lowercase();
         assert_eq!(loaded.instance, host.trim().replace('.', "-"));
@@ -244,6 +274,42 @@ routes:
         );
         assert!(
             errors.contains("missing.pem:1:1: cannot be read"),
+            "{errors}"
+        );
+        assert!(errors.contains("ca.pem:1:1: cannot be read"), "{errors}");
+    }
+
+    #[test]
+    fn credentials_that_are_of_no_use_are_refused_and_their_files_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("registrar.yaml"), YAML).unwrap();
+        fs::write(path("both.pem"), certificate()).unwrap();
+        fs::write(path("ca.pem"), certificate()).unwrap();
+        let refused = |reason: &str| {
+            let (result, sources) = read(&path("registrar.yaml"));
+            let errors = result.unwrap_err().to_string();
+            assert!(errors.contains(reason), "{errors}");
+            assert!(sources.contains(&path("token")));
+        };
+        refused("token:1:1: cannot be read");
+        write_token(&path("token"), 0o640);
+        refused("token:1:1: holds a token and can be read by others");
+        write_token(&path("token"), 0o600);
+        let loaded = load(&path("registrar.yaml")).unwrap();
+        assert_eq!(loaded, load(&path("registrar.yaml")).unwrap());
+        fs::write(path("token"), scripted::token(2)).unwrap();
+        let other = load(&path("registrar.yaml")).unwrap();
+        assert_ne!(loaded.credentials, other.credentials);
+        let (chain, key) = (certificate(), rcgen::KeyPair::generate().unwrap());
+        fs::write(path("own.crt"), chain).unwrap();
+        fs::write(path("own.key"), key.serialize_pem()).unwrap();
+        fs::set_permissions(path("own.key"), fs::Permissions::from_mode(0o600)).unwrap();
+        let by_certificate = YAML.replace("token: token", "certificate: own.crt, key: own.key");
+        fs::write(path("registrar.yaml"), by_certificate).unwrap();
+        let errors = load(&path("registrar.yaml")).unwrap_err().to_string();
+        assert!(
+            errors.contains("own.key:1:1: is not the key of"),
             "{errors}"
         );
     }

@@ -31,6 +31,19 @@ impl Registries {
         }
     }
 
+    /// Others in their place, which know where these have found the same registries.
+    #[must_use]
+    pub fn replaced(&self, loaded: &Loaded) -> Self {
+        let new = Self::new(loaded);
+        for client in &*new.clients {
+            let mut earlier = self.clients.iter();
+            if let Some(earlier) = earlier.find(|it| it.address() == client.address()) {
+                client.remember(earlier);
+            }
+        }
+        new
+    }
+
     /// The address of a registry, for people.
     #[must_use]
     pub fn name(&self, registry: usize) -> String {
@@ -41,6 +54,15 @@ impl Registries {
     #[must_use]
     pub fn is_for(&self, loaded: &Loaded) -> bool {
         *self.tenant == *loaded.tenant && *self.instance == *loaded.instance
+    }
+
+    /// Whether calls are made to the same registries, in the same name, with the same credentials:
+    /// then there is no need for new connections. `before` is what these were made of.
+    #[must_use]
+    pub fn do_for(&self, before: &Loaded, loaded: &Loaded) -> bool {
+        self.is_for(loaded)
+            && before.registries == loaded.registries
+            && before.credentials == loaded.credentials
     }
 
     /// Makes a call.

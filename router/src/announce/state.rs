@@ -4,6 +4,8 @@
 //! ought to stand in the registry, and one that does as far as is known. Whenever they differ, or a
 //! renewal is due, [`State::next`] says whom to call; [`State::answered`] takes what came of it.
 
+#[cfg(test)]
+mod reloading;
 mod routes;
 #[cfg(test)]
 mod simulation;
@@ -19,11 +21,16 @@ pub use routes::{Refusal, RouteState, Wanted};
 use routes::{Routes, Set};
 pub use types::{Action, Call, Note, Outcome, Settings};
 
-/// How long results of checks are gathered at the start, so that the first announcement carries
-/// everything that is healthy; and changes after an announcement: the first is announced at once.
+/// How long changes after an announcement are gathered: the first is announced at once.
 const GATHER: Duration = Duration::from_millis(100);
+/// How long the first announcement waits at most for checks that have not ended. It replaces what an
+/// earlier process has announced, and what it does not carry is withdrawn.
+const FIRST_CHECKS: Duration = Duration::from_secs(10);
 /// How long a call may go on that announces what is no longer healthy.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a registry may take that is to withdraw something, while there is another one to ask. One
+/// that has died silently answers as late as one that is slow.
+const WITHDRAWAL: Duration = Duration::from_secs(2);
 /// A call that was given up may still be carried out: a registry waits for its store for 3 s. So
 /// the state is announced once more this long after.
 const CONFIRM: Duration = Duration::from_secs(5);
@@ -41,6 +48,9 @@ pub struct State {
     held: Option<Set>,
     /// What a registry has accepted last.
     accepted: Set,
+    /// What may stand there besides: what calls have carried of which nobody knows whether they were
+    /// done.
+    exposed: Set,
     /// When that ends unless it is renewed.
     alive_until: Option<Instant>,
     /// When to announce the same once more.
@@ -60,8 +70,8 @@ pub struct State {
     refused: Option<RefusedWhole>,
     /// What each registry said last when it did not do what it was asked.
     complaints: Vec<Option<String>>,
-    /// No call before that, unless every check has had its first result.
-    gather_until: Instant,
+    /// When checking began that has not had a result for every route yet.
+    begun: Instant,
 }
 
 /// A call that is under way.
@@ -97,6 +107,7 @@ impl State {
             routes: Routes::new(wanted),
             held: None,
             accepted: Set::new(),
+            exposed: Set::new(),
             alive_until: None,
             renew_at: None,
             uncertain: false,
@@ -107,7 +118,7 @@ impl State {
             not_before: now,
             refused: None,
             complaints: vec![None; settings.registries],
-            gather_until: now + GATHER,
+            begun: now,
         }
     }
 
@@ -120,6 +131,13 @@ impl State {
         self.alive_until = before.alive_until;
         self.registry = before.registry.min(settings.registries - 1);
         self.uncertain = before.uncertain || before.flight.is_some();
+    }
+
+    /// Like [`State::reload`] for an instance of another name: nothing is announced under it yet, but
+    /// the endpoints are as healthy as they were.
+    pub fn rename(&mut self, settings: Settings, wanted: Vec<Wanted>, now: Instant) {
+        let before = std::mem::replace(self, Self::new(settings, wanted, now));
+        self.routes.take_over(&before.routes, &Set::new());
     }
 
     /// A check of a route has ended. Tells whether that changes its health.
@@ -159,8 +177,9 @@ impl State {
             return Err(Some(*retry_at));
         }
         if self.routes.any_unknown() {
-            if now < self.gather_until {
-                return Err(Some(self.gather_until));
+            let until = self.first_checks_end();
+            if now < until {
+                return Err(Some(until));
             }
             // Nothing is healthy so far, and nothing of ours is announced.
             if self.routes.announced().is_empty() && self.alive_until.is_none() {
@@ -186,12 +205,32 @@ impl State {
             .min())
     }
 
+    /// Until when checks without a result are waited for. A check has ended after its timeout. What
+    /// is announced may not have long to live, and what has failed is withdrawn at once.
+    fn first_checks_end(&self) -> Instant {
+        if !self.accepted.is_subset(&self.routes.announced()) {
+            return self.begun;
+        }
+        let slowest = self.routes.slowest_unknown().unwrap_or_default();
+        let mut until = self.begun + slowest.min(FIRST_CHECKS).min(self.settings.ttl / 4);
+        if let Some(alive_until) = self.alive_until {
+            let remaining = alive_until.saturating_duration_since(self.begun);
+            until = until.min(self.begun + remaining / 2);
+        }
+        until
+    }
+
     fn begin(&mut self, set: Set, now: Instant) -> Call {
         let registry = self.registry;
-        let deadline = match self.remaining(now) {
-            Some(remaining) => share(remaining, self.settings.registries - self.round.failed),
+        let left = self.settings.registries - self.round.failed;
+        let mut deadline = match self.remaining(now) {
+            Some(remaining) => share(remaining, left),
             None => LONGEST_CALL,
         };
+        let withdraws = !self.accepted.is_subset(&set) || !self.exposed.is_subset(&set);
+        if withdraws && left > 1 {
+            deadline = deadline.min(WITHDRAWAL);
+        }
         let announcement = self.routes.announcement(&set, self.settings.ttl);
         self.flight = Some(Flight {
             begun: now,
@@ -237,6 +276,7 @@ impl State {
                 elsewhere,
             } => {
                 self.uncertain = true;
+                self.exposed.extend(&flight.set);
                 if self.held.as_ref() != Some(&flight.set) {
                     self.held = None;
                 }
@@ -263,6 +303,7 @@ impl State {
         let routes = set.len();
         self.held = Some(set.clone());
         self.accepted = set;
+        self.exposed.clear();
         if routes == 0 {
             self.alive_until = None;
             self.renew_at = uncertain.then(|| begun + CONFIRM);

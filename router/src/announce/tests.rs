@@ -1,5 +1,7 @@
 //! The daemon against scripted registries and real endpoints.
 
+mod rotation;
+
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -70,7 +72,7 @@ fn loaded(authority: &Authority, registries: &[&Scripted], wanted: Vec<Wanted>) 
             .iter()
             .map(|it| it.url().parse().unwrap())
             .collect(),
-        credentials: authority.token(),
+        credentials: authority.token().load().unwrap(),
         settings: Settings {
             ttl: Duration::from_secs(60),
             renew: RENEW,
@@ -360,9 +362,47 @@ async fn a_file_that_changes_takes_effect_and_a_bad_one_does_not() {
     };
     write(&text("w2", &[("a", first)]));
     registry.wait_for(of("w2", Method::PUT)).await;
-    registry.wait_for(of("w1", Method::DELETE)).await;
+    let seen = registry.wait_for(of("w1", Method::DELETE)).await;
     running.stop().await;
+    let withdrawn = seen.iter().position(|seen| seen.method == Method::DELETE);
+    let before = &seen[..withdrawn.unwrap()];
+    assert!(of("w2", Method::PUT)(before), "not for a moment: {seen:#?}");
     assert!(of("w2", Method::DELETE)(&registry.seen()));
+}
+
+#[tokio::test]
+async fn a_check_that_is_mended_withdraws_nothing() {
+    let authority = Authority::new();
+    let registry = Scripted::start(&authority, willing).await;
+    let ((_one, first), (_two, second)) = (endpoint().await, endpoint().await);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("registrar.yaml");
+    authority.token();
+    let write = |check: &str| {
+        let text = format!(
+            "tenant: acme\ninstance: w1\nregistries: [\"{}\"]\nca: {}\n\
+             credentials: {{token: {}}}\nrenew: 1s\nroutes:\n\
+             - {{host: a.example.org, endpoint: \"{first}\", check: {{kind: tcp}}}}\n\
+             - {{host: b.example.org, endpoint: \"{second}\", check: {check}}}\n",
+            registry.url(),
+            authority.ca().display(),
+            authority.folder.path().join("token").display(),
+        );
+        let new = file.with_extension("new");
+        fs::write(&new, text).unwrap();
+        fs::rename(new, &file).unwrap();
+    };
+    write("{kind: tcp}");
+    let running = Running::start(file.clone(), load(&file).unwrap());
+    registry.wait_for(last_is("a b")).await;
+    // Its first result takes longer than anybody waits, and it has failed once before.
+    write("{kind: script, command: [/bin/sleep, \"60\"], interval: 40s, timeout: 30s}");
+    let so_far = registry.seen().len();
+    let seen = registry.wait_for(|seen| seen.len() >= so_far + 3).await;
+    running.stop().await;
+    for request in &seen[so_far..] {
+        assert_eq!(hosts(request), "a b");
+    }
 }
 
 #[tokio::test]

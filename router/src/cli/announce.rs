@@ -12,6 +12,7 @@ use super::{FAILED, OK};
 use crate::announce::daemon::serve;
 use crate::announce::load::load;
 use crate::announce::once::{Report, once};
+use crate::registry::client::ClientRuntime;
 
 #[derive(Debug, Args)]
 pub(super) struct AnnounceArgs {
@@ -58,10 +59,7 @@ fn run(args: &AnnounceArgs) -> anyhow::Result<u8> {
     if !args.once {
         return serve(&args.config, loaded).map(|()| OK);
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("no runtime")?;
+    let runtime = ClientRuntime::new().context("no runtime")?;
     let report = runtime.block_on(once(&loaded));
     output::print(&if args.json {
         serde_json::to_string_pretty(&report)? + "\n"

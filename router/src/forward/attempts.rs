@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::failure::Failure;
 use super::respond::Answer;
 use crate::snapshot::Settings;
 use crate::upstream::{Lease, NoEndpoint, Pools, Tried, Upstream};
@@ -37,11 +38,21 @@ impl Attempts {
         }
     }
 
-    /// Whether a request whose connection died without a byte of answer may be sent once more:
-    /// only if nothing of it is lost with the connection, and doing it twice does what doing it
-    /// once does (RFC 9110, section 9.2.2).
-    pub(crate) fn again(&mut self, lease: &Lease, bodyless: bool, idempotent: bool) -> bool {
-        if self.again || !bodyless || !idempotent {
+    /// Whether a request whose attempt has failed may be sent once more: only if the connection
+    /// died without a byte of answer, nothing of the request is lost with it, and doing it twice
+    /// does what doing it once does (RFC 9110, section 9.2.2).
+    pub(crate) fn again(
+        &mut self,
+        (pools, settings): (&Pools, &Settings),
+        lease: &Lease,
+        (failure, heard): (&Failure, bool),
+        (bodyless, idempotent): (bool, bool),
+    ) -> bool {
+        if matches!(failure, Failure::UpstreamLost) {
+            pools.lost(&lease.endpoint, settings.timeouts.endpoint_rest);
+        }
+        let repeatable = failure.is_of_connection() && !heard && bodyless && idempotent;
+        if self.again || !repeatable {
             return false;
         }
         self.again = true;

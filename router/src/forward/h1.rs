@@ -356,8 +356,13 @@ impl<C: AsyncBufRead + AsyncWrite + Unpin> Connection<C> {
                     }
                     return Some(end.client_persistent);
                 }
-                Err(Failure::UpstreamGone)
-                    if !heard && attempts.again(&lease, bodyless, plan.idempotent) =>
+                Err(failure)
+                    if attempts.again(
+                        (&worker.pools, settings),
+                        &lease,
+                        (&failure, heard),
+                        (bodyless, plan.idempotent),
+                    ) =>
                 {
                     log.retried(&worker);
                 }

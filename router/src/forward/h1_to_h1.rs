@@ -16,6 +16,7 @@ use std::task::{Context, Poll};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncBufRead, AsyncWrite};
 
+use super::deadline::{Awaited, Deadline};
 use super::failure::Failure;
 use super::flow::{Announced, Flow};
 use crate::http1::FieldSlots;
@@ -24,7 +25,7 @@ use crate::http1::head::Version;
 use crate::http1::response::{RequestKind, ResponseFraming, parse_response};
 use crate::http1::rewrite::{self, ClientPersistence};
 use crate::snapshot::Settings;
-use crate::upstream::Stream;
+use crate::upstream::{self, Stream};
 use crate::worker::timers::Timer;
 
 /// Informational answers that one request may bring before they are taken for a flood.
@@ -63,6 +64,7 @@ pub(crate) struct Exchange<'a, C> {
     informational: u8,
     /// Whether the timer has been set for this exchange.
     timed: bool,
+    deadline: Deadline,
     client_persistent: bool,
     upstream_persistent: bool,
 }
@@ -109,6 +111,7 @@ impl<'a, C: AsyncBufRead + AsyncWrite + Unpin> Exchange<'a, C> {
             heard: false,
             informational: 0,
             timed: false,
+            deadline: Deadline::default(),
             client_persistent: false,
             upstream_persistent: false,
         }
@@ -135,18 +138,13 @@ impl<'a, C: AsyncBufRead + AsyncWrite + Unpin> Exchange<'a, C> {
             }
             progress = true;
         }
-        let (patience, failure) = self.awaits();
-        if progress || !self.timed {
-            self.timed = true;
-            match patience {
-                Some(patience) => self.timer.set(patience),
-                None => self.timer.clear(),
-            }
-        }
-        match self.timer.poll_expired(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(failure)),
-            Poll::Pending => Poll::Pending,
-        }
+        let awaited = self.awaits();
+        let moved = progress || !self.timed;
+        self.timed = true;
+        let look = upstream::patience(self.settings.timeouts.connect);
+        self.deadline
+            .poll(awaited, moved, (self.stream, look), self.timer, cx)
+            .map(Err)
     }
 
     fn end(&self, request_sent: bool) -> End {
@@ -160,16 +158,17 @@ impl<'a, C: AsyncBufRead + AsyncWrite + Unpin> Exchange<'a, C> {
         }
     }
 
-    /// Whom we wait for, for how long, and what it is called if nothing comes.
-    fn awaits(&self) -> (Option<std::time::Duration>, Failure) {
+    fn awaits(&self) -> Awaited {
         let timeouts = &self.settings.timeouts;
-        if self.response.is_sending() {
+        let mut answer = false;
+        let (patience, failure) = if self.response.is_sending() {
             (Some(timeouts.body_idle), Failure::ClientStalled)
         } else if self.request.is_sending() && !self.request_broken {
             (Some(timeouts.body_idle), Failure::UpstreamStalled)
         } else if !self.request.is_decoded() && self.phase == Phase::Head {
             (Some(timeouts.body_idle), Failure::ClientStalled)
         } else if self.phase == Phase::Head {
+            answer = true;
             let patience = timeouts.response_head;
             (
                 (!patience.is_zero()).then_some(patience),
@@ -178,6 +177,11 @@ impl<'a, C: AsyncBufRead + AsyncWrite + Unpin> Exchange<'a, C> {
         } else {
             // A watch may say nothing for long; that is no stall.
             (Some(timeouts.response_idle), Failure::UpstreamStalled)
+        };
+        Awaited {
+            patience,
+            failure,
+            answer,
         }
     }
 
@@ -234,7 +238,7 @@ impl<'a, C: AsyncBufRead + AsyncWrite + Unpin> Exchange<'a, C> {
             match self.response.poll_read(self.stream, cx) {
                 Poll::Ready(Ok(0)) => self.end_of_answer()?,
                 Poll::Ready(Ok(_)) => self.heard = true,
-                Poll::Ready(Err(_)) => return Err(Failure::UpstreamGone),
+                Poll::Ready(Err(error)) => return Err(Failure::of_upstream(&error)),
                 Poll::Pending => return Ok(moved),
             }
             moved = true;

@@ -11,6 +11,7 @@ use h2::RecvStream;
 use http::{HeaderMap, Response, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 
+use super::deadline::{Awaited, Deadline};
 use super::failure::Failure;
 use super::flow::READ_BYTES;
 use super::h2_request::fields;
@@ -22,7 +23,7 @@ use crate::http1::is_forbidden_in_trailers;
 use crate::http1::response::{RequestKind, parse_response};
 use crate::http1::rewrite;
 use crate::snapshot::Settings;
-use crate::upstream::Stream;
+use crate::upstream::{self, Stream};
 use crate::worker::timers::Timer;
 
 /// Answers up to this size are copied, so that the buffer they came in is free at once.
@@ -59,6 +60,7 @@ pub(crate) struct StreamExchange<'a> {
     heard: bool,
     /// Something has moved since the deadline was set last.
     moved: bool,
+    deadline: Deadline,
     status: Option<u16>,
 }
 
@@ -106,6 +108,7 @@ impl<'a> StreamExchange<'a> {
             response_bytes: 0,
             heard: false,
             moved: true,
+            deadline: Deadline::default(),
             status: None,
         }
     }
@@ -143,14 +146,12 @@ impl<'a> StreamExchange<'a> {
         if self.is_reset(cx) {
             return Poll::Ready(Err(Failure::ClientGone));
         }
-        let (patience, failure) = self.awaits();
-        if std::mem::take(&mut self.moved) {
-            match patience {
-                Some(patience) => self.timer.set(patience),
-                None => self.timer.clear(),
-            }
-        }
-        self.timer.poll_expired(cx).map(|()| Err(failure))
+        let awaited = self.awaits();
+        let moved = std::mem::take(&mut self.moved);
+        let look = upstream::patience(self.settings.timeouts.connect);
+        self.deadline
+            .poll(awaited, moved, (self.stream, look), self.timer, cx)
+            .map(Err)
     }
 
     fn is_reset(&mut self, cx: &mut Context<'_>) -> bool {
@@ -160,13 +161,15 @@ impl<'a> StreamExchange<'a> {
         }
     }
 
-    fn awaits(&self) -> (Option<std::time::Duration>, Failure) {
+    fn awaits(&self) -> Awaited {
         let timeouts = &self.settings.timeouts;
-        if !self.to_upstream.is_empty() && !self.request_broken {
+        let mut answer = false;
+        let (patience, failure) = if !self.to_upstream.is_empty() && !self.request_broken {
             (Some(timeouts.body_idle), Failure::UpstreamStalled)
         } else if self.request.is_some() && self.decoder.is_none() {
             (Some(timeouts.body_idle), Failure::ClientStalled)
         } else if self.decoder.is_none() {
+            answer = true;
             let patience = timeouts.response_head;
             (
                 (!patience.is_zero()).then_some(patience),
@@ -177,6 +180,11 @@ impl<'a> StreamExchange<'a> {
             (Some(timeouts.body_idle), Failure::ClientStalled)
         } else {
             (Some(timeouts.response_idle), Failure::UpstreamStalled)
+        };
+        Awaited {
+            patience,
+            failure,
+            answer,
         }
     }
 
@@ -265,7 +273,7 @@ impl<'a> StreamExchange<'a> {
                     self.ended = true;
                 }
                 Poll::Ready(Ok(_)) => (self.heard, self.moved) = (true, true),
-                Poll::Ready(Err(_)) => return Err(Failure::UpstreamGone),
+                Poll::Ready(Err(error)) => return Err(Failure::of_upstream(&error)),
                 Poll::Pending => return Ok(Poll::Pending),
             }
         }

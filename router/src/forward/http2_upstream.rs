@@ -1,5 +1,7 @@
 //! Requests to endpoints that speak HTTP/2: hyper's client carries them, from either mouth.
 
+use std::error::Error as _;
+
 use http::request::Parts;
 use http::{Method, Request, Response, Uri, Version as HttpVersion};
 use hyper::body::Incoming;
@@ -11,7 +13,7 @@ use crate::http1::head::Framing;
 use crate::http1::rewrite::{self, FieldSink, Forwarding};
 use crate::route::RouteTarget;
 use crate::snapshot::Settings;
-use crate::upstream::{Active, OutBody, Tried};
+use crate::upstream::{self, Active, NoEndpoint, OutBody, Tried};
 use crate::worker::Worker;
 
 /// A request's head as HTTP/2 wants it (RFC 9113, section 8.3.1). Fields follow the same policy as
@@ -58,11 +60,19 @@ pub(crate) async fn send(
     let mut again = false;
     let bodyless = body.is_none();
     loop {
-        let mut lease = worker
+        let leased = worker
             .pools
             .http2(&target.upstream, settings, &mut tried)
-            .await
-            .map_err(|error| Answer::new(503, error.reason()))?;
+            .await;
+        let mut lease = match leased {
+            Ok(lease) => lease,
+            Err(NoEndpoint { last: None }) if !tried.is_empty() => {
+                // The only endpoint there is gets the second attempt, too.
+                tried = Tried::default();
+                continue;
+            }
+            Err(error) => return Err(Answer::new(503, error.reason())),
+        };
         log.attempted(worker, lease.endpoint.endpoint.address, lease.reused);
         let request = Request::from_parts(parts.clone(), body.take().unwrap_or(OutBody::Empty));
         let sent = async {
@@ -78,17 +88,36 @@ pub(crate) async fn send(
                 Err(_) => return Err(Failure::UpstreamStalled.answer()),
             }
         };
-        match answer {
+        let error = match answer {
             Ok(response) => return Ok((response, lease.active)),
-            Err(_) if !again && bodyless && parts.method.is_idempotent() => {
-                again = true;
-                lease.endpoint.http2.close();
-                log.retried(worker);
-            }
-            Err(error) => {
-                tracing::debug!(%error, "request over HTTP/2 failed");
-                return Err(Failure::UpstreamGone.answer());
-            }
+            Err(error) => error,
+        };
+        let lost = is_lost(&error);
+        if lost {
+            let rest = settings.timeouts.endpoint_rest;
+            worker.pools.lost(&lease.endpoint, rest);
         }
+        if again || !bodyless || !parts.method.is_idempotent() {
+            tracing::debug!(%error, "request over HTTP/2 failed");
+            let failure = match lost {
+                true => Failure::UpstreamLost,
+                false => Failure::UpstreamGone,
+            };
+            return Err(failure.answer());
+        }
+        again = true;
+        lease.endpoint.http2.close();
+        tried.add(&lease.endpoint);
+        log.retried(worker);
     }
+}
+
+/// Whether a request has failed because the endpoint's host is gone.
+fn is_lost(error: &hyper::Error) -> bool {
+    let causes = std::iter::successors(error.source(), |&cause| cause.source());
+    let mut errors = causes.filter_map(|cause| {
+        let of_http2 = cause.downcast_ref::<h2::Error>().and_then(|it| it.get_io());
+        of_http2.or_else(|| cause.downcast_ref())
+    });
+    errors.any(upstream::is_gone)
 }

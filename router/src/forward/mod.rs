@@ -7,6 +7,7 @@
 mod attempts;
 mod client;
 mod coalesce;
+mod deadline;
 mod failure;
 mod flow;
 pub(crate) mod h1;

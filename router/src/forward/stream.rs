@@ -160,8 +160,13 @@ async fn forward(
                 worker.buffers.give(head);
                 return Ok(());
             }
-            Err(Failure::UpstreamGone)
-                if !heard && attempts.again(&lease, bodyless, parts.method.is_idempotent()) =>
+            Err(failure)
+                if attempts.again(
+                    (&worker.pools, settings),
+                    &lease,
+                    (&failure, heard),
+                    (bodyless, parts.method.is_idempotent()),
+                ) =>
             {
                 log.retried(worker);
             }

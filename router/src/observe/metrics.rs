@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use control::{ControlMetrics, RegistrySize, SnapshotSize};
-pub use registry::{ApiMetrics, FollowMetrics};
+pub use registry::{ApiMetrics, EtcdMetrics, FollowMetrics};
 
 pub use super::counters::{Counter, Gauge, Histogram, Reasons};
 use super::counters::{HISTOGRAM_BUCKETS, HISTOGRAM_LOW};
@@ -211,6 +211,8 @@ pub struct Registry {
     pub api: ApiMetrics,
     /// How well the registry is followed.
     pub follow: FollowMetrics,
+    /// What the registry's etcd says of itself.
+    pub etcd: EtcdMetrics,
     started: SystemTime,
 }
 
@@ -222,6 +224,7 @@ impl Registry {
             control: ControlMetrics::default(),
             api: ApiMetrics::default(),
             follow: FollowMetrics::default(),
+            etcd: EtcdMetrics::default(),
             started,
         }
     }
@@ -247,6 +250,7 @@ impl Registry {
         control::render(&mut page, &self.control);
         registry::render_api(&mut page, &self.api);
         registry::render_follow(&mut page, &self.follow, SystemTime::now());
+        registry::render_etcd(&mut page, &self.etcd);
         page.family(
             "router_workers",
             Kind::Gauge,

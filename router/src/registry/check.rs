@@ -112,6 +112,7 @@ mod tests {
             certificate: missing.clone(),
             key: missing,
             prefix: "/gatehouse/".to_owned(),
+            compaction: Duration::ZERO,
         };
         let error = check(&config(folder.path(), RegistryStore::Etcd(etcd))).unwrap_err();
         assert!(error.to_string().contains("ca.crt"), "{error}");

@@ -10,6 +10,7 @@ mod connection;
 mod credentials;
 mod error;
 mod events;
+mod runtime;
 #[cfg(test)]
 pub(crate) mod scripted;
 #[cfg(test)]
@@ -28,12 +29,13 @@ use tokio::time::timeout;
 
 pub use address::{Address, InvalidAddress};
 pub use calls::{Precondition, Tagged};
-pub use credentials::{Credentials, Proof};
+pub use credentials::{Credentials, LoadedCredentials, Proof, Source};
 pub use error::{ClientError, Problem};
 pub use events::ServerEvent;
+pub use runtime::ClientRuntime;
 
-use connection::{Connection, Question};
-pub(crate) use connection::{connect, told};
+pub(crate) use connection::told;
+use connection::{Connection, Known, Question};
 use events::EventParser;
 
 /// How long a call may take, connection included, unless the caller sets another deadline.
@@ -48,9 +50,10 @@ const SILENCE: Duration = Duration::from_secs(45);
 /// Client of one registry.
 pub struct Client {
     address: Address,
-    credentials: Credentials,
+    credentials: Source,
     /// A connection that nobody uses at the moment.
     kept: Mutex<Option<Connection>>,
+    known: Known,
 }
 
 /// A success.
@@ -74,11 +77,12 @@ impl Client {
     /// A client of the registry at `address`. Reads no file and opens no connection before the
     /// first call.
     #[must_use]
-    pub fn new(address: Address, credentials: Credentials) -> Self {
+    pub fn new(address: Address, credentials: impl Into<Source>) -> Self {
         Self {
             address,
-            credentials,
+            credentials: credentials.into(),
             kept: Mutex::new(None),
+            known: Known::default(),
         }
     }
 
@@ -86,6 +90,12 @@ impl Client {
     #[must_use]
     pub fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// Takes over where the registry was found last: a name that cannot be looked up at the moment is
+    /// still there.
+    pub fn remember(&self, earlier: &Self) {
+        self.known.set(earlier.known.get());
     }
 
     /// Asks and reads the whole answer within `deadline`.
@@ -112,7 +122,8 @@ impl Client {
                 Err(failure) => return Err(self.unreachable(failure.reason)),
             }
         }
-        let mut connection = Connection::open(&self.address, &self.credentials).await?;
+        let mut connection =
+            Connection::open(&self.address, &self.credentials, &self.known).await?;
         let response = connection
             .send(question)
             .await
@@ -168,7 +179,8 @@ impl Client {
     /// Begins a stream of events.
     async fn stream(&self, question: Question) -> Result<Events, ClientError> {
         let attempt = async {
-            let mut connection = Connection::open(&self.address, &self.credentials).await?;
+            let mut connection =
+                Connection::open(&self.address, &self.credentials, &self.known).await?;
             let response = connection
                 .send(&question)
                 .await

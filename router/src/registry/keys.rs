@@ -11,6 +11,7 @@
 //! token/<id>                                Token
 //! ticket/secrets                            TicketSecrets
 //! ticket/fresh                              nothing; while it is there, the secrets are young
+//! meta/store-id                             text at random: which store this is
 //! ```
 
 use config::route::HostMatch;
@@ -23,6 +24,8 @@ pub const API_SOURCE: &str = "@api";
 pub const TICKET_SECRETS: &str = "ticket/secrets";
 /// Hangs on a lease that lasts as long as the newest secret is young.
 pub const TICKET_FRESH: &str = "ticket/fresh";
+/// Which store this is: text at random, written once by whoever lists a store that has none.
+pub const STORE_ID: &str = "meta/store-id";
 
 /// A key, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +59,8 @@ pub enum Key<'a> {
     TicketSecrets,
     /// [`TICKET_FRESH`].
     TicketFresh,
+    /// [`STORE_ID`].
+    StoreId,
 }
 
 impl<'a> Key<'a> {
@@ -86,6 +91,7 @@ impl<'a> Key<'a> {
             "token" => Some(Self::Token(rest)),
             _ if key == TICKET_SECRETS => Some(Self::TicketSecrets),
             _ if key == TICKET_FRESH => Some(Self::TicketFresh),
+            _ if key == STORE_ID => Some(Self::StoreId),
             _ => None,
         }
     }
@@ -182,6 +188,7 @@ mod tests {
         assert_eq!(Key::parse(&key), Some(Key::Instance { tenant, instance }));
         assert_eq!(Key::parse("token/x"), Some(Key::Token("x")));
         assert_eq!(Key::parse(TICKET_SECRETS), Some(Key::TicketSecrets));
+        assert_eq!(Key::parse(STORE_ID), Some(Key::StoreId));
         for odd in ["", "route", "route/x", "route/gro.x/a", "other/x"] {
             assert_eq!(Key::parse(odd), None, "{odd}");
         }

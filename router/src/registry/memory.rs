@@ -1,7 +1,7 @@
 //! The last known routes on disk, for a router that starts while the store is out of reach.
 //!
 //! One file, `last-known-routes.jsonl`, mode 0600 (it holds the secrets of session tickets as well):
-//! a line about the file, then one line per record. It is written beside and renamed, so that it is
+//! a line about the file and which store it is of, then one line per record. It is written beside and renamed, so that it is
 //! always whole; one that cannot be read is as good as none, and said so.
 
 use std::fs::{self, File, OpenOptions};
@@ -16,13 +16,14 @@ use serde_json::value::RawValue;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::keys::STORE_ID;
 use super::shared::RouteRegistry;
 use super::store::{KeyValue, Listing, Revision};
 
 const NAME: &str = "last-known-routes.jsonl";
 const VERSION: u32 = 1;
 /// More than any [`Head`] is long.
-const HEAD_BYTES: usize = 128;
+const HEAD_BYTES: usize = 256;
 /// Rules of a slice. The view is held for as long as it takes to copy them, and who follows waits.
 const SLICE: usize = 256;
 /// How often what is known is written down, at most; it also waits for twenty times what the last
@@ -40,6 +41,9 @@ struct Head {
     version: u32,
     revision: i64,
     records: usize,
+    /// See [`STORE_ID`]; files of older versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    store: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -62,9 +66,14 @@ impl Memory {
         }
     }
 
+    /// The file.
+    pub fn file(&self) -> PathBuf {
+        self.folder.join(NAME)
+    }
+
     /// What was saved last; `None` if nothing was, or it cannot be read.
     pub fn load(&self) -> Option<Listing> {
-        let file = self.folder.join(NAME);
+        let file = self.file();
         match read(&file) {
             Ok(listing) => Some(listing),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -83,6 +92,8 @@ pub(super) struct Keeper {
     memory: Memory,
     changed: Notify,
     hurry: Notify,
+    /// After a writing that failed.
+    retry_after: Duration,
 }
 
 impl Keeper {
@@ -96,7 +107,13 @@ impl Keeper {
             memory,
             changed: Notify::new(),
             hurry: Notify::new(),
+            retry_after: WRITTEN_EVERY,
         }
+    }
+
+    /// The file.
+    pub(super) fn file(&self) -> PathBuf {
+        self.memory.file()
     }
 
     /// There is something to write down.
@@ -109,16 +126,21 @@ impl Keeper {
         self.hurry.notify_one();
     }
 
-    /// Writes until the runtime ends. What fails is told of, and tried again with the next change.
+    /// Writes until the runtime ends. What fails is told of, and tried again after the pause.
     pub(super) async fn run(&self, registry: &Arc<RouteRegistry>) {
         loop {
             self.changed.notified().await;
             let begun = Instant::now();
             let (folder, registry) = (self.memory.folder.clone(), Arc::clone(registry));
             let written = tokio::task::spawn_blocking(move || write(&folder, &registry)).await;
-            if let Ok(Err(error)) = written {
+            // A panic is an error like another: the routes in force are none the worse for it.
+            if let Err(error) = written.unwrap_or_else(|error| Err(io::Error::other(error))) {
                 let folder = self.memory.folder.display();
                 tracing::error!(%folder, %error, "the last known routes cannot be written down");
+                self.changed.notify_one();
+                // Whoever hurries cannot make it any better.
+                tokio::time::sleep(self.retry_after).await;
+                continue;
             }
             let pause = WRITTEN_EVERY.max(begun.elapsed() * 20);
             tokio::select! {
@@ -139,10 +161,14 @@ fn write(folder: &Path, registry: &RouteRegistry) -> io::Result<()> {
         .mode(0o600)
         .open(&beside)?;
     let mut out = BufWriter::new(file);
-    let mut head = Head {
-        version: VERSION,
-        revision: registry.view().revision().0,
-        records: 0,
+    let mut head = {
+        let view = registry.view();
+        Head {
+            version: VERSION,
+            revision: view.revision().0,
+            records: 0,
+            store: view.store_id().map(str::to_owned),
+        }
     };
     // How many there are is known at the end, and then written here.
     let blank = [b' '; HEAD_BYTES];
@@ -206,6 +232,15 @@ fn read(file: &Path) -> io::Result<Listing> {
     if entries.len() != head.records {
         return Err(invalid("it is not whole"));
     }
+    if let Some(id) = head.store {
+        entries.push(KeyValue {
+            key: STORE_ID.to_owned(),
+            value: id.into(),
+            created: Revision::default(),
+            modified: Revision::default(),
+            lease: None,
+        });
+    }
     Ok(Listing {
         revision: Revision(head.revision),
         entries,
@@ -253,8 +288,14 @@ mod tests {
             r#"{"endpoints":["10.0.0.1:1"],"tls":{"server_name":"a.x.org","trust":"system"}}"#,
         );
         let tickets = record("ticket/secrets", r#"{"epochs":[]}"#);
-        for revision in [7, 8] {
-            let entries = [route.clone(), tickets.clone()];
+        let id = KeyValue {
+            created: Revision(0),
+            modified: Revision(0),
+            ..record(STORE_ID, "0123456789abcdef")
+        };
+        for (revision, id) in [(7, None), (8, Some(id))] {
+            let mut entries = vec![route.clone(), tickets.clone()];
+            entries.extend(id.clone());
             let (registry, _store) = registry(revision, &entries).await;
             write(folder.path(), &registry).unwrap();
             let revision = Revision(revision);
@@ -263,7 +304,8 @@ mod tests {
                 modified: revision,
                 ..tickets.clone()
             };
-            let entries = vec![route.clone(), tickets];
+            let mut entries = vec![route.clone(), tickets];
+            entries.extend(id);
             assert_eq!(memory.load(), Some(Listing { revision, entries }));
         }
         let mode = fs::metadata(folder.path().join(NAME))
@@ -302,6 +344,26 @@ mod tests {
         }
         fs::write(&file, whole.replace("\"version\":1", "\"version\":2")).unwrap();
         assert_eq!(Memory::new(folder.path()).load(), None);
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_written_is_written_later_without_another_change() {
+        let (registry, folder) = registry(7, &[]).await;
+        let state = folder.path().join("not-there-yet");
+        let memory = Memory::new(&state);
+        let mut keeper = Keeper::new(memory.clone());
+        keeper.retry_after = Duration::from_millis(10);
+        keeper.changed();
+        tokio::spawn(async move { keeper.run(&registry).await });
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        fs::create_dir(&state).unwrap();
+        let written = async {
+            while memory.load().is_none() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let written = tokio::time::timeout(Duration::from_secs(30), written).await;
+        written.expect("it is tried again");
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@
 //! Every router follows the store; those that listen serve the API as well. Nothing here is on the
 //! request path.
 
+pub mod ahead;
 pub mod api;
 pub mod auth;
 pub mod change;
@@ -20,6 +21,7 @@ mod hex;
 pub(crate) mod jitter;
 pub mod keys;
 pub mod memory;
+pub mod origin;
 pub mod record;
 pub mod route;
 pub mod server;
@@ -28,6 +30,7 @@ pub mod start;
 pub mod store;
 pub mod tickets;
 pub mod turns;
+mod upkeep;
 pub mod view;
 
 #[cfg(test)]

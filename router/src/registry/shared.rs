@@ -1,16 +1,17 @@
 //! What the API and the follower share: the store, and the view of it.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::ahead::Ahead;
 use super::auth::TokenSource;
 use super::record::Token;
 use super::store::{Revision, Store};
 use super::turns::Turns;
-use super::view::View;
+use super::view::{Changes, View, lock, relist};
 
 /// The registry as one router knows it.
 pub struct RouteRegistry {
@@ -18,9 +19,11 @@ pub struct RouteRegistry {
     pub store: Store,
     /// Whose change is made next.
     pub turns: Turns,
+    /// What the view may not have seen yet of this router's own changes.
+    pub ahead: Ahead,
     view: Mutex<View>,
     followed: watch::Sender<Revision>,
-    reachable: AtomicBool,
+    reachable: watch::Sender<bool>,
     listed: AtomicBool,
     knows_routes: watch::Sender<bool>,
 }
@@ -31,9 +34,10 @@ impl RouteRegistry {
         Self {
             store,
             turns: Turns::default(),
+            ahead: Ahead::default(),
             view: Mutex::default(),
             followed: watch::channel(Revision::default()).0,
-            reachable: AtomicBool::new(false),
+            reachable: watch::channel(false).0,
             listed: AtomicBool::new(false),
             knows_routes: watch::channel(false).0,
         }
@@ -41,13 +45,23 @@ impl RouteRegistry {
 
     /// What is known of the store. Not to be held across an await, nor for long: the follower waits.
     pub fn view(&self) -> MutexGuard<'_, View> {
-        // A panic while it was changed may have left out a change; the next listing mends that.
-        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.view)
     }
 
-    /// Whether the store answered last.
+    /// Puts what a listing says in the place of what is known. For the follower alone.
+    pub(super) fn relist(&self, fresh: View) -> Changes {
+        relist(&self.view, fresh)
+    }
+
+    /// Whether the store answered last, and is the one that it should be.
     pub fn is_reachable(&self) -> bool {
-        self.reachable.load(Relaxed)
+        *self.reachable.borrow()
+    }
+
+    /// Waits until the store is reachable.
+    pub async fn wait_until_reachable(&self) {
+        // Fails only when the sender is gone, which is in here.
+        let _ = self.reachable.subscribe().wait_for(|it| *it).await;
     }
 
     /// Tells how far the view has followed, again and again.
@@ -67,11 +81,20 @@ impl RouteRegistry {
         matches!(tokio::time::timeout(patience, published).await, Ok(Ok(_)))
     }
 
-    /// Waits until the view has come to `revision`; false if that took too long.
+    /// Waits until the view has come to `revision`; false if that took too long. While the store is
+    /// out of reach the view may be of a time that is none of the store's any more.
     pub async fn has_followed(&self, revision: Revision, patience: Duration) -> bool {
         let mut followed = self.subscribe();
-        let reached = followed.wait_for(|now| *now >= revision);
-        matches!(tokio::time::timeout(patience, reached).await, Ok(Ok(_)))
+        let both = async {
+            loop {
+                self.wait_until_reachable().await;
+                let reached = followed.wait_for(|now| *now >= revision).await.is_ok();
+                if !reached || self.is_reachable() {
+                    return reached;
+                }
+            }
+        };
+        tokio::time::timeout(patience, both).await.unwrap_or(false)
     }
 
     /// The view has changed, or caught up.
@@ -91,7 +114,8 @@ impl RouteRegistry {
 
     /// Whether it was the other before.
     pub(super) fn set_reachable(&self, reachable: bool) -> bool {
-        self.reachable.swap(reachable, Relaxed) != reachable
+        self.reachable
+            .send_if_modified(|before| std::mem::replace(before, reachable) != reachable)
     }
 }
 

@@ -1,7 +1,8 @@
 //! The registry's parts in a running router: which thread does what, and what ends when.
 //!
 //! ```text
-//! thread "registry"   the store's connections, the follower, the rotation of ticket secrets
+//! thread "registry"   the store's connections, the follower, the rotation of ticket secrets,
+//!                     etcd's upkeep
 //! thread "api"        the API's listener and handlers (see `server`)
 //! ```
 
@@ -23,6 +24,7 @@ use super::server::{self, ApiOptions, ApiServer, ApiStartError};
 use super::shared::RouteRegistry;
 use super::store::{Revision, Store, StoreError};
 use super::tickets::{TicketFeed, keep};
+use super::upkeep;
 use crate::control::{Control, RegistryUpdate};
 use crate::observe::metrics::Registry;
 use crate::worker::Drain;
@@ -133,6 +135,7 @@ async fn run(
         RegistryStore::Embedded => None,
         RegistryStore::Etcd(_) => Some(Memory::new(&config.state)),
     };
+    let upkept = Arc::clone(&metrics);
     let publish = IntoControl {
         control,
         feed,
@@ -147,10 +150,17 @@ async fn run(
     };
     let rotating = async {
         if let Some(rotation) = rotation {
-            rotation.run(&registry.store).await;
+            rotation.run(&registry).await;
         }
     };
-    tokio::join!(told, rotating, follower.run());
+    let upkeep = async {
+        if let (Store::Etcd(etcd), RegistryStore::Etcd(etcd_config)) =
+            (&registry.store, &config.store)
+        {
+            upkeep::keep(etcd, etcd_config.compaction, &upkept).await;
+        }
+    };
+    tokio::join!(told, rotating, upkeep, follower.run());
 }
 
 /// Hands what the follower finds to whoever serves it.
@@ -177,6 +187,10 @@ impl Publish for IntoControl {
 
     fn followed(&mut self, revision: Revision) {
         self.metrics.follow.followed(revision.0);
+    }
+
+    fn foreign(&mut self, foreign: bool) {
+        self.metrics.follow.foreign(foreign);
     }
 }
 

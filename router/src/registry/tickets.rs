@@ -26,7 +26,7 @@ use std::time::Duration;
 use bytes::Bytes;
 pub use keeper::{Rotated, Rotation, RotationError, TicketFeed, keep, rotate};
 
-use super::hex::to_hex;
+use super::hex::{from_hex, to_hex};
 use super::keys::{TICKET_FRESH, TICKET_SECRETS};
 use super::record::{TicketEpoch, TicketSecrets};
 use super::store::{LeaseId, Put, Range, Revision, Transaction};
@@ -102,18 +102,7 @@ impl TicketEpoch {
     /// The secret; `None` if the record does not hold one.
     #[must_use]
     pub fn bytes(&self) -> Option<[u8; SECRET]> {
-        let (pairs, []) = self.secret.as_bytes().as_chunks::<2>() else {
-            return None;
-        };
-        let digit = |byte: u8| {
-            char::from(byte)
-                .to_digit(16)
-                .and_then(|it| u8::try_from(it).ok())
-        };
-        let bytes = pairs
-            .iter()
-            .map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?));
-        bytes.collect::<Option<Vec<u8>>>()?.try_into().ok()
+        from_hex(&self.secret)
     }
 }
 

@@ -2,21 +2,26 @@
 //! whoever publishes routes. Pure.
 
 mod host_key;
+mod relist;
 mod source;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::ops::Bound;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use config::route::HostMatch;
 
 pub use host_key::HostKey;
+pub use relist::relist;
 pub use source::{Source, resolve};
 
+use super::hex::to_hex;
 use super::keys::{self, Key};
-use super::record::{Instance, RouteSource, TicketSecrets, Tls, Token, Zone};
+use super::origin;
+use super::record::{Instance, RouteSource, TicketSecrets, Tls, Token, Trust, Zone};
 use super::route::{RegistryRoute, RouteChange};
-use super::store::{Batch, Event, KeyValue, LeaseId, Listing, Revision};
+use super::store::{Batch, Event, KeyValue, LeaseId, Revision};
 
 /// Changes of routes that are remembered, so that a watch resumes.
 const REMEMBERED: usize = 16_384;
@@ -33,12 +38,17 @@ pub struct View {
     tokens: BTreeMap<String, Token>,
     tickets: Option<TicketSecrets>,
     tickets_fresh: bool,
+    store_id: Option<String>,
+    listed: u64,
+    /// Up to here revisions may be of a time that the store has gone back behind.
+    void: Revision,
     unreadable: BTreeMap<String, String>,
     recent: VecDeque<(Revision, Arc<str>, HostMatch)>,
     /// Changes up to this revision are no longer remembered.
     forgotten: Revision,
     names: HashSet<Arc<str>>,
-    tls: HashSet<Arc<Tls>>,
+    /// With the digests of their authorities.
+    tls: HashMap<Arc<Tls>, Option<Arc<str>>>,
     /// How many names and TLS there may be until unused ones are looked for.
     tidy_at: usize,
 }
@@ -59,6 +69,8 @@ pub struct Changes {
     pub hosts: BTreeSet<HostKey>,
     /// Whether the ticket secrets, or their being fresh, changed.
     pub tickets: bool,
+    /// Whether the store's name changed.
+    pub store_id: bool,
 }
 
 impl View {
@@ -67,37 +79,14 @@ impl View {
         self.revision
     }
 
-    /// Takes everything from a listing. What is as before is no change.
-    pub fn reset(&mut self, listing: Listing) -> Changes {
-        let mut changes = Changes::default();
-        let mut fresh = Self {
-            revision: listing.revision,
-            // A watch cannot resume over what was not seen.
-            forgotten: listing.revision,
-            names: std::mem::take(&mut self.names),
-            tls: std::mem::take(&mut self.tls),
-            ..Self::default()
-        };
-        for entry in listing.entries {
-            fresh.put(entry, &mut changes);
-        }
-        changes.hosts.clear();
-        for (host, sources) in &self.routes {
-            if fresh.routes.get(host) != Some(sources) {
-                changes.hosts.insert(HostKey::clone(host));
-            }
-        }
-        let new = fresh
-            .routes
-            .keys()
-            .filter(|it| !self.routes.contains_key(*it));
-        changes.hosts.extend(new.map(|it| HostKey::clone(it)));
-        changes.tickets =
-            (&fresh.tickets, fresh.tickets_fresh) != (&self.tickets, self.tickets_fresh);
-        fresh.recent.clear();
-        *self = fresh;
-        self.tidy();
-        changes
+    /// Which store its records are from; `None` if that store did not say.
+    pub fn store_id(&self) -> Option<&str> {
+        self.store_id.as_deref()
+    }
+
+    /// Counts the listings that it was made anew from. Changes since an older one are not known.
+    pub fn listings(&self) -> u64 {
+        self.listed
     }
 
     /// Takes what changed.
@@ -238,6 +227,12 @@ impl View {
         Some(found)
     }
 
+    /// Whether somebody who kept a revision may go on from there: it is of no past that the store
+    /// has gone back behind, as one restored from a backup has.
+    pub fn can_resume(&self, after: Revision) -> bool {
+        self.void == Revision::default() || after > self.void
+    }
+
     /// Records of the next `most` rules after `after`, and the last of these rules: with
     /// [`View::kept_tickets`], what a router needs to serve on without the store.
     pub fn kept_routes(
@@ -308,6 +303,14 @@ impl View {
                 self.tickets_fresh = true;
                 Ok(())
             }
+            Some(Key::StoreId) => match origin::parse(&entry.value) {
+                Some(id) => {
+                    changes.store_id = true;
+                    self.store_id = Some(id.to_owned());
+                    Ok(())
+                }
+                None => Err("is no name of a store".to_owned()),
+            },
         };
         if let Err(reason) = result {
             // What it said before no longer holds either.
@@ -328,12 +331,13 @@ impl View {
         if spec.endpoints.is_empty() {
             return Err("has no endpoint".to_owned());
         }
-        let tls = spec.tls.take().map(|tls| self.shared_tls(tls));
+        let (tls, ca) = spec.tls.take().map(|tls| self.shared_tls(tls)).unzip();
         let source = Source {
             tenant: self.name(tenant),
             name: self.name(name),
             spec,
             tls,
+            ca: ca.flatten(),
             created: entry.created,
             modified: entry.modified,
             lease: entry.lease,
@@ -383,6 +387,10 @@ impl View {
             Some(Key::TicketFresh) => {
                 changes.tickets = true;
                 self.tickets_fresh = false;
+            }
+            Some(Key::StoreId) => {
+                changes.store_id = true;
+                self.store_id = None;
             }
         }
     }
@@ -448,21 +456,34 @@ impl View {
     }
 
     /// The same for TLS, which may hold whole certificates.
-    fn shared_tls(&mut self, tls: Tls) -> Arc<Tls> {
-        if let Some(known) = self.tls.get(&tls) {
-            return Arc::clone(known);
+    fn shared_tls(&mut self, tls: Tls) -> (Arc<Tls>, Option<Arc<str>>) {
+        if let Some((known, ca)) = self.tls.get_key_value(&tls) {
+            return (Arc::clone(known), ca.clone());
         }
+        let ca = match &tls.trust {
+            Trust::CaPem(pem) => Some(
+                to_hex(digest(&SHA256, pem.as_bytes()).as_ref())
+                    .as_str()
+                    .into(),
+            ),
+            Trust::System | Trust::InsecureAcceptAnyCertificate => None,
+        };
         let tls = Arc::new(tls);
-        self.tls.insert(Arc::clone(&tls));
-        tls
+        self.tls.insert(Arc::clone(&tls), Option::clone(&ca));
+        (tls, ca)
     }
 
     /// Lets go of names and TLS that nothing has any more.
     fn tidy(&mut self) {
         self.names.retain(|name| Arc::strong_count(name) > 1);
-        self.tls.retain(|tls| Arc::strong_count(tls) > 1);
+        self.tls.retain(|tls, _| Arc::strong_count(tls) > 1);
         self.tidy_at = 2 * (self.names.len() + self.tls.len()) + 1024;
     }
+}
+
+/// A panic while it was changed may have left out a change; the next listing mends that.
+pub(super) fn lock(view: &Mutex<View>) -> MutexGuard<'_, View> {
+    view.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn parse<T: serde::de::DeserializeOwned>(entry: &KeyValue) -> Result<T, String> {

@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::endpoint::Endpoint;
+use super::presence;
 use super::stream::Stream;
 
 /// Why an endpoint could not be connected to.
@@ -42,6 +43,7 @@ pub(crate) async fn connect(
             .await
             .map_err(ConnectError::Tcp)?;
         tcp.set_nodelay(true).map_err(ConnectError::Tcp)?;
+        presence::watch(&tcp, wanted, timeout).map_err(ConnectError::Tcp)?;
         let Some(tls) = &endpoint.tls else {
             return Ok(Stream::Plain(tcp));
         };

@@ -219,16 +219,13 @@ impl Pools {
         state.rests_until.set(0);
     }
 
-    /// Notes that `state` could not be connected to: it rests, and its unused connections, which
-    /// very likely are as dead, are closed.
+    /// Notes that `state` could not be connected to: it rests.
     pub(crate) fn failed(&self, state: &EndpointState, error: &ConnectError, rest: Duration) {
         self.metrics.upstream_connect(match error {
             ConnectError::Timeout => Connect::Timeout,
             ConnectError::Tcp(_) | ConnectError::Tls(_) => Connect::Failed,
         });
-        let now = self.timers.now();
-        if state.rests_until.get() <= now {
-            self.metrics.endpoint_rests.increment();
+        if self.begins_to_rest(state) {
             tracing::warn!(
                 endpoint = %state.endpoint.address,
                 %error,
@@ -236,6 +233,33 @@ impl Pools {
                 "endpoint cannot be connected to and is passed over"
             );
         }
+        self.rest(state, rest);
+    }
+
+    /// Notes that the host of `state` has left a connection without acknowledging anything: it
+    /// rests.
+    pub(crate) fn lost(&self, state: &EndpointState, rest: Duration) {
+        if self.begins_to_rest(state) {
+            tracing::warn!(
+                endpoint = %state.endpoint.address,
+                rest_ms = rest.as_millis() as u64,
+                "endpoint's host acknowledges nothing and is passed over"
+            );
+        }
+        self.rest(state, rest);
+    }
+
+    fn begins_to_rest(&self, state: &EndpointState) -> bool {
+        let begins = state.rests_until.get() <= self.timers.now();
+        if begins {
+            self.metrics.endpoint_rests.increment();
+        }
+        begins
+    }
+
+    /// Passes it over for a while, and closes its unused connections, which very likely are as
+    /// dead.
+    fn rest(&self, state: &EndpointState, rest: Duration) {
         state.rests_until.set(self.timers.later(rest));
         state.idle.borrow_mut().clear();
     }

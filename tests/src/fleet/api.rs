@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::client::TlsClient;
+use crate::client::{Connection, TlsClient};
 use crate::namespace::Namespace;
 
 /// Longer than the API's own deadlines, so that its answer is seen and not our impatience.
@@ -48,6 +48,30 @@ impl Api {
     /// # Errors
     /// If no answer comes, or its body is no JSON.
     pub fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Answer> {
+        self.call_on(&mut self.connect()?, method, path, body)
+    }
+
+    /// Connects to it.
+    ///
+    /// # Errors
+    /// If that fails.
+    pub fn connect(&self) -> Result<Connection> {
+        let name = self.address.ip().to_string();
+        let connect = || self.tls.connect_within(self.address, &name, PATIENCE);
+        self.namespace.run(connect)
+    }
+
+    /// As [`Api::call`], on a connection that was made before and ends with this call.
+    ///
+    /// # Errors
+    /// As [`Api::call`].
+    pub fn call_on(
+        &self,
+        connection: &mut Connection,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Answer> {
         let body = body.map_or_else(String::new, Value::to_string);
         let mut request = format!(
             "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {}\r\n",
@@ -61,9 +85,7 @@ impl Api {
             request.push_str(&format!("Authorization: Bearer {token}\r\n"));
         }
         let request = format!("{request}\r\n{body}");
-        let name = self.address.ip().to_string();
-        let connect = || self.tls.connect_within(self.address, &name, PATIENCE);
-        let response = self.namespace.run(connect)?.exchange(request)?;
+        let response = connection.exchange(request)?;
         let text = response.text();
         let body = if text.is_empty() {
             Value::Null

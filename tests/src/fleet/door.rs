@@ -125,6 +125,29 @@ impl Door {
         }
     }
 
+    /// The file of the routes that it knew last.
+    #[must_use]
+    pub fn last_known(&self) -> PathBuf {
+        self.folder.join("state/last-known-routes.jsonl")
+    }
+
+    /// Takes away what it kept of the registry for its next start.
+    ///
+    /// # Errors
+    /// If there is nothing.
+    pub fn lose_state(&self) -> Result<()> {
+        std::fs::remove_dir_all(self.folder.join("state")).context("the state folder")
+    }
+
+    /// What it tells who asks whether it is ready: status and text.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn readiness(&self) -> Result<(u16, String)> {
+        let page = self.running()?.page("/readyz")?;
+        Ok((page.status, page.text()))
+    }
+
     /// Where clients connect to.
     #[must_use]
     pub fn https(&self) -> SocketAddr {

@@ -171,6 +171,14 @@ impl Worker {
         }
     }
 
+    /// Kills everything that runs on it.
+    pub fn crash(&mut self) {
+        self.crash_nginx();
+        if let Some(mut registrar) = self.registrar.take() {
+            registrar.crash();
+        }
+    }
+
     /// Starts its registrar; does not wait until anything is announced.
     ///
     /// # Errors
@@ -181,6 +189,8 @@ impl Worker {
             .arg("announce")
             .arg("--config")
             .arg(self.folder.join("registrar.yaml"));
+        // Renewals are told as well.
+        command.env("RUST_LOG", "info,router::announce::tell=debug");
         let namespace = Some(&self.host.namespace);
         let process = match &self.clock {
             Some(clock) => clock.start("registrar", command, namespace, &self.folder)?,
@@ -200,6 +210,14 @@ impl Worker {
             .as_mut()
             .with_context(|| format!("the registrar of {name} does not run"))
     }
+}
+
+/// Lines of a registrar's log that tell of a renewal which the registry has accepted.
+#[must_use]
+pub fn renewals(log: &str) -> Vec<&str> {
+    log.lines()
+        .filter(|line| line.contains("\"message\":\"renewed\""))
+        .collect()
 }
 
 /// What registrars have in common.

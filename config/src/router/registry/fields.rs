@@ -19,6 +19,8 @@ use crate::reader::{Fields, Kind, Mapping, Reader};
 
 const LONGEST_BATCH: Duration = Duration::from_secs(5);
 const SHORTEST_ROTATION: Duration = Duration::from_secs(60);
+/// A router that was cut off for as long resumes without listing anew.
+const SHORTEST_COMPACTION: Duration = Duration::from_secs(60);
 /// Longest prefix of keys, in characters. It stands in front of every key of every transaction.
 const MAX_PREFIX: usize = 128;
 
@@ -246,6 +248,15 @@ impl Mapping for EtcdStore {
             key_prefix(),
             json!("/gatehouse/"),
         );
+        let compaction = f.defaulted(
+            "compaction",
+            "How often one of the routers compacts the cluster, up to where it was the time \
+             before; 1m to 24h. 0 if others do.",
+            duration()
+                .within(SHORTEST_COMPACTION, MAX_DURATION)
+                .or_zero(),
+            json!("10m"),
+        );
         if let Some(endpoints) = &endpoints {
             refuse_twice(f, endpoints, "this endpoint", |url| {
                 url.to_ascii_lowercase()
@@ -257,6 +268,7 @@ impl Mapping for EtcdStore {
             certificate: certificate?,
             key: key?,
             prefix: prefix?,
+            compaction: compaction?,
         })
     }
 }

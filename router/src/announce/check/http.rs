@@ -12,8 +12,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
 use super::CheckError;
-use crate::registry::client::{connect, told};
+use crate::registry::client::told;
 use crate::tls::{ClientConfigs, Trust};
+use crate::upstream::named::connect;
 
 /// Bytes that the head of an answer may have; its body is not read.
 const HEAD_BYTES: usize = 32 << 10;

@@ -158,11 +158,29 @@ async fn much_output_holds_nobody_up() {
 }
 
 #[tokio::test]
-async fn a_process_that_is_left_behind_holds_nobody_up() {
+async fn a_process_that_is_left_behind_is_killed_and_holds_nobody_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let pid = folder.path().join("pid");
+    for (end, silent, healthy) in [(0, "", true), (3, "", false), (0, ">/dev/null 2>&1", true)] {
+        let begun = Instant::now();
+        let script = format!("sleep 60 {silent} & echo $! >{}; exit {end}", pid.display());
+        assert_eq!(run(&script, LONG).await.is_ok(), healthy, "{script}");
+        assert!(begun.elapsed() < Duration::from_secs(10));
+        assert_gone(fs::read_to_string(&pid).unwrap().trim()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_has_left_the_group_holds_nobody_up() {
     let folder = tempfile::tempdir().unwrap();
     let pid = folder.path().join("pid");
     let begun = Instant::now();
-    let script = format!("sleep 30 & echo $! >{}; exit 0", pid.display());
+    // The shell waits until it has done so.
+    let script = format!(
+        "setsid sh -c 'echo $$ >{0}.new; mv {0}.new {0}; exec sleep 60' & \
+         while ! test -e {0}; do sleep 0.01; done",
+        pid.display()
+    );
     run(&script, LONG).await.unwrap();
     assert!(begun.elapsed() < Duration::from_secs(10));
     // It has outlived the script, and is ours to end.

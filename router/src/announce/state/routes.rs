@@ -64,25 +64,23 @@ impl Routes {
         &self.0
     }
 
-    /// Takes over the health of routes whose check and endpoint are as before. Returns those of
-    /// `set` that have not changed at all.
+    /// Takes over what is known of the same endpoints, see [`RouteState::health_under`]. Returns those
+    /// of `set` that have not changed at all.
     pub(super) fn take_over(&mut self, before: &Self, set: &Set) -> Set {
         let mut same = Set::new();
         for (index, route) in self.0.iter_mut().enumerate() {
-            let wanted = &route.wanted;
-            let checks_alike = |old: &RouteState| {
-                old.wanted.check == wanted.check
-                    && old.wanted.route.endpoint == wanted.route.endpoint
-            };
             if set
                 .iter()
-                .any(|old| before.0[*old].wanted.route == wanted.route)
+                .any(|old| before.0[*old].wanted.route == route.wanted.route)
             {
                 same.insert(index);
             }
-            if let Some(old) = before.0.iter().find(|old| checks_alike(old)) {
-                route.health = old.health;
-            }
+            let wanted = &route.wanted;
+            let known = before.0.iter().filter_map(|old| old.health_under(wanted));
+            // Of two that were checked in the same way, or of which both are healthy, either will do.
+            route.health = known
+                .max_by_key(|health| health.is_healthy())
+                .unwrap_or(route.health);
         }
         same
     }
@@ -99,6 +97,13 @@ impl Routes {
 
     pub(super) fn any_unknown(&self) -> bool {
         self.0.iter().any(|route| route.health == Health::Unknown)
+    }
+
+    /// How long the slowest of the checks that have not ended yet may take.
+    pub(super) fn slowest_unknown(&self) -> Option<Duration> {
+        let unknown = |route: &&RouteState| route.health == Health::Unknown;
+        let timeouts = self.0.iter().filter(unknown);
+        timeouts.map(|route| route.wanted.check.timeout).max()
     }
 
     pub(super) fn healthy(&self) -> Set {
@@ -169,6 +174,25 @@ impl Routes {
             .filter(|(_, route)| are(route))
             .map(|(index, _)| index)
             .collect()
+    }
+}
+
+impl RouteState {
+    /// What is known of a route that is wanted now from what this one's checks have said; `None` if
+    /// that is nothing.
+    ///
+    /// Whoever mends a check has not said that the endpoint is down: what was healthy stays so until
+    /// the new check has failed as often as it takes. What was not may be so under the new one.
+    fn health_under(&self, wanted: &Wanted) -> Option<Health> {
+        let (old, new) = (&self.wanted, wanted);
+        if old.route.endpoint != new.route.endpoint {
+            return None;
+        }
+        if old.check == new.check {
+            return Some(self.health);
+        }
+        let stays = old.route.host == new.route.host && self.health.is_healthy();
+        stays.then_some(Health::Healthy { failed: 0 })
     }
 }
 

@@ -3,7 +3,6 @@
 use config::registrar::Probe;
 
 use super::*;
-use crate::announce::health::Health;
 use crate::registry::api::types::AnnouncedRoute;
 
 pub(super) fn wanted(route: usize) -> Wanted {
@@ -33,9 +32,9 @@ pub(super) fn refusal(host: Option<&str>) -> Refusal {
 }
 
 /// The API says so of what is new to it, too.
-const ACCEPTED: Outcome = Outcome::Accepted { renewed: true };
+pub(super) const ACCEPTED: Outcome = Outcome::Accepted { renewed: true };
 
-fn failed() -> Outcome {
+pub(super) fn failed() -> Outcome {
     Outcome::Failed {
         error: "closed".to_owned(),
         retry_after: None,
@@ -44,14 +43,14 @@ fn failed() -> Outcome {
 }
 
 /// A state and its clock.
-struct Bench {
-    state: State,
-    now: Instant,
+pub(super) struct Bench {
+    pub(super) state: State,
+    pub(super) now: Instant,
 }
 
 impl Bench {
     /// 60 s to live, renewed every 20 s.
-    fn new(routes: usize, registries: usize) -> Self {
+    pub(super) fn new(routes: usize, registries: usize) -> Self {
         let now = Instant::now();
         let wanted = (0..routes).map(wanted).collect();
         Self {
@@ -61,7 +60,7 @@ impl Bench {
     }
 
     /// The same with everything healthy and announced.
-    fn announced(routes: usize, registries: usize) -> Self {
+    pub(super) fn announced(routes: usize, registries: usize) -> Self {
         let mut bench = Self::new(routes, registries);
         for route in 0..routes {
             bench.state.checked(route, true);
@@ -71,11 +70,11 @@ impl Bench {
         bench
     }
 
-    fn pass(&mut self, milliseconds: u64) {
+    pub(super) fn pass(&mut self, milliseconds: u64) {
         self.now += Duration::from_millis(milliseconds);
     }
 
-    fn call(&mut self) -> Call {
+    pub(super) fn call(&mut self) -> Call {
         match self.state.next(self.now) {
             Action::Call(call) => call,
             other => panic!("{other:?}"),
@@ -83,7 +82,7 @@ impl Bench {
     }
 
     /// The routes that the call carries, none for a withdrawal.
-    fn calls_with(&mut self) -> Vec<usize> {
+    pub(super) fn calls_with(&mut self) -> Vec<usize> {
         let sent = self.call().announcement;
         let routes = sent.iter().flat_map(|sent| &sent.routes);
         routes
@@ -92,7 +91,7 @@ impl Bench {
     }
 
     /// Milliseconds until there is something to do.
-    fn waits(&mut self) -> Option<u64> {
+    pub(super) fn waits(&mut self) -> Option<u64> {
         match self.state.next(self.now) {
             Action::Wait(until) => {
                 until.map(|until| until.duration_since(self.now).as_millis() as u64)
@@ -101,12 +100,12 @@ impl Bench {
         }
     }
 
-    fn answer(&mut self, outcome: Outcome) -> Vec<Note> {
+    pub(super) fn answer(&mut self, outcome: Outcome) -> Vec<Note> {
         self.state.answered(outcome, self.now, 0.5)
     }
 }
 
-fn settings(registries: usize) -> Settings {
+pub(super) fn settings(registries: usize) -> Settings {
     Settings {
         ttl: Duration::from_secs(60),
         renew: Duration::from_secs(20),
@@ -115,12 +114,16 @@ fn settings(registries: usize) -> Settings {
 }
 
 #[test]
-fn the_first_announcement_waits_a_moment_for_checks_that_are_slower() {
+fn the_first_announcement_waits_for_checks_that_are_slower_as_long_as_they_may_take() {
     let mut bench = Bench::new(3, 1);
-    assert_eq!(bench.waits(), Some(100));
+    assert_eq!(bench.waits(), Some(2_000));
     bench.state.checked(1, true);
-    bench.pass(99);
-    assert_eq!(bench.waits(), Some(1));
+    bench.pass(1_999);
+    assert_eq!(
+        bench.waits(),
+        Some(1),
+        "an earlier process may have announced more"
+    );
     bench.state.checked(0, true);
     bench.pass(1);
     assert_eq!(bench.calls_with(), [0, 1]);
@@ -139,6 +142,28 @@ fn the_first_announcement_waits_a_moment_for_checks_that_are_slower() {
 }
 
 #[test]
+fn checks_that_may_take_very_long_are_not_waited_for_to_their_end() {
+    let slow = || {
+        let mut slow = wanted(1);
+        slow.check.timeout = Duration::from_secs(300);
+        vec![wanted(0), slow]
+    };
+    let now = Instant::now();
+    let mut bench = Bench::new(0, 1);
+    bench.state = State::new(settings(1), slow(), now);
+    bench.now = now;
+    bench.state.checked(0, true);
+    assert_eq!(bench.waits(), Some(10_000));
+    let mut short = settings(1);
+    short.ttl = Duration::from_secs(8);
+    bench.state = State::new(short, slow(), now);
+    bench.state.checked(0, true);
+    assert_eq!(bench.waits(), Some(2_000), "what is there may end");
+    bench.pass(2_000);
+    assert_eq!(bench.calls_with(), [0]);
+}
+
+#[test]
 fn it_does_not_wait_when_every_check_has_ended() {
     let mut bench = Bench::new(2, 1);
     bench.state.checked(0, true);
@@ -151,7 +176,7 @@ fn it_does_not_wait_when_every_check_has_ended() {
 fn what_an_earlier_process_left_is_withdrawn_when_nothing_is_healthy() {
     let mut bench = Bench::new(2, 1);
     bench.state.checked(0, false);
-    bench.pass(1000);
+    bench.pass(2_000);
     assert_eq!(bench.waits(), None, "the other check has not ended");
     bench.state.checked(1, false);
     assert_eq!(bench.call().announcement, None);
@@ -400,7 +425,7 @@ fn a_route_that_was_announced_and_is_refused_now_does_not_end_the_others() {
 fn a_refusal_without_a_name_is_blamed_on_what_is_new() {
     let mut bench = Bench::new(3, 1);
     bench.state.checked(0, true);
-    bench.pass(100);
+    bench.pass(2_000);
     bench.calls_with();
     bench.answer(ACCEPTED);
     bench.pass(100);
@@ -484,48 +509,6 @@ fn our_own_unreadable_file_is_not_taken_to_every_registry() {
 }
 
 #[test]
-fn a_reload_keeps_what_is_known_of_routes_that_stay() {
-    let mut bench = Bench::announced(2, 1);
-    bench.pass(5_000);
-    let mut moved = wanted(1);
-    moved.route.endpoint.set_port(9_009);
-    let routes = vec![wanted(2), wanted(0), moved];
-    bench.state.reload(settings(2), routes, bench.now);
-    let health: Vec<_> = bench
-        .state
-        .routes()
-        .iter()
-        .map(|route| route.health)
-        .collect();
-    let healthy = Health::Healthy { failed: 0 };
-    assert_eq!(health, [Health::Unknown, healthy, Health::Unknown]);
-    assert_eq!(bench.waits(), Some(100));
-    bench.state.checked(0, true);
-    bench.state.checked(2, true);
-    assert_eq!(bench.calls_with(), [2, 0, 9]);
-    // Blames what is new, not what was announced before.
-    bench.answer(Outcome::Refused(refusal(None)));
-    assert_eq!(bench.calls_with(), [0]);
-}
-
-#[test]
-fn a_reload_announces_again_even_if_no_route_has_changed() {
-    let mut bench = Bench::announced(1, 2);
-    bench.pass(20_000);
-    bench.call();
-    bench.answer(failed());
-    bench.call();
-    bench.answer(ACCEPTED);
-    bench.pass(1_000);
-    bench.state.reload(settings(2), vec![wanted(0)], bench.now);
-    let call = bench.call();
-    assert!(call.announcement.is_some());
-    assert_eq!(call.registry, 1, "the one that works");
-    bench.state.reload(settings(1), vec![wanted(0)], bench.now);
-    assert_eq!(bench.call().registry, 0);
-}
-
-#[test]
 fn what_a_failed_call_may_have_announced_is_taken_back_at_once() {
     let mut bench = Bench::announced(2, 1);
     bench.state.checked(1, false);
@@ -555,4 +538,33 @@ fn somebody_else_with_the_same_name_is_noticed() {
             .count();
     }
     assert_eq!(told, 1);
+}
+
+#[test]
+fn a_withdrawal_does_not_wait_long_for_a_registry_while_there_is_another() {
+    let short = Duration::from_secs(2);
+    let mut bench = Bench::announced(2, 3);
+    bench.pass(1_000);
+    bench.state.checked(1, false);
+    for registry in 0..3 {
+        let call = bench.call();
+        assert_eq!(call.registry, registry);
+        let last = registry == 2;
+        assert_eq!(call.deadline == short, !last, "{call:?}");
+        bench.answer(failed());
+    }
+    let pause = bench.waits().unwrap();
+    bench.pass(pause);
+    assert_eq!(bench.call().deadline, short);
+    bench.answer(ACCEPTED);
+    // What a call has carried that has failed may stand there as well.
+    bench.pass(5_000);
+    bench.state.checked(1, true);
+    assert_ne!(bench.call().deadline, short);
+    bench.answer(failed());
+    bench.state.checked(1, false);
+    assert_eq!(bench.call().deadline, short);
+    bench.answer(ACCEPTED);
+    bench.pass(5_000);
+    assert_ne!(bench.call().deadline, short, "nothing is to be withdrawn");
 }

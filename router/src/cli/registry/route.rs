@@ -15,7 +15,7 @@ use super::watch::{WatchArgs, watch};
 use crate::announce::load::certificates;
 use crate::cli::OK;
 use crate::cli::table::table;
-use crate::registry::api::types::{Route, RouteSpec, Source};
+use crate::registry::api::types::{Route, RouteSpec, Source, SourceTls, SourceTrust};
 use crate::registry::client::{Precondition, Tagged};
 use crate::registry::record::{Check, Protocol, Tls, Trust};
 
@@ -265,10 +265,10 @@ fn shown(found: &Tagged<Route>) -> String {
 }
 
 fn source(source: &Source) -> [String; 4] {
-    let trust = |tls: &Tls| match tls.trust {
-        Trust::CaPem(_) => "verified by its own authorities",
-        Trust::System => "verified by the system's authorities",
-        Trust::InsecureAcceptAnyCertificate => "not verified",
+    let trust = |tls: &SourceTls| match tls.trust {
+        SourceTrust::CaSha256(_) => "verified by its own authorities",
+        SourceTrust::System => "verified by the system's authorities",
+        SourceTrust::InsecureAcceptAnyCertificate => "not verified",
     };
     [
         source.source.clone(),

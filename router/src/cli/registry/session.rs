@@ -7,15 +7,14 @@ use config::net::kinds::check_label;
 use config::net::parse_duration;
 use daemon::output;
 use serde::Serialize;
-use tokio::runtime::Runtime;
 
 use super::ConnectionArgs;
-use crate::registry::client::{Client, ClientError, Credentials, Proof};
+use crate::registry::client::{Client, ClientError, ClientRuntime, Credentials, Proof};
 
 /// clients of every registry, and a runtime for them.
 pub(super) struct Session {
     pub(super) clients: Vec<Client>,
-    pub(super) runtime: Runtime,
+    pub(super) runtime: ClientRuntime,
     json: bool,
 }
 
@@ -52,10 +51,7 @@ impl Session {
         let client = |address: &_| Client::new(Clone::clone(address), credentials.clone());
         Ok(Self {
             clients: args.registry.iter().map(client).collect(),
-            runtime: tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .context("no runtime")?,
+            runtime: ClientRuntime::new().context("no runtime")?,
             json: args.json,
         })
     }

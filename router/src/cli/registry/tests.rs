@@ -12,10 +12,10 @@ use super::session::Session;
 use super::watch::told;
 use super::*;
 use crate::cli::{Cli, Command};
-use crate::registry::api::types::Route;
+use crate::registry::api::types::{Route, SourceTls, SourceTrust};
 use crate::registry::client::ServerEvent;
 use crate::registry::client::scripted::{Authority, Reply, Scripted, token};
-use crate::registry::record::{Check, Tls, Trust};
+use crate::registry::record::{Check, Trust};
 
 fn parse(words: &[&str]) -> RegistryArgs {
     let words = ["router", "registry"].iter().chain(words);
@@ -124,8 +124,8 @@ HOST             TENANT  PROTOCOL   ENDPOINTS                    SOURCES
     let tls = route().sources[1].tls.clone();
     assert!(matches!(
         tls,
-        Some(Tls {
-            trust: Trust::System,
+        Some(SourceTls {
+            trust: SourceTrust::System,
             ..
         })
     ));

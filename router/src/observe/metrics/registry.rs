@@ -17,6 +17,7 @@ pub struct FollowMetrics {
     revision: AtomicU64,
     /// Unix seconds since when the store is out of reach; 0: it is not.
     lost: AtomicU64,
+    foreign: AtomicU64,
 }
 
 impl FollowMetrics {
@@ -38,12 +39,48 @@ impl FollowMetrics {
         self.lost.store(lost, Relaxed);
     }
 
+    /// What answers is another store than the routes in force came from, or is not any more.
+    pub fn foreign(&self, foreign: bool) {
+        self.foreign.store(u64::from(foreign), Relaxed);
+    }
+
+    /// See [`FollowMetrics::foreign`].
+    pub fn is_foreign(&self) -> bool {
+        self.foreign.load(Relaxed) != 0
+    }
+
     /// For how many seconds the store has been out of reach; `None` while it is not.
     pub fn stale_for(&self, now: SystemTime) -> Option<u64> {
         match self.lost.load(Relaxed) {
             0 => None,
             since => Some(unix_seconds(now).saturating_sub(since)),
         }
+    }
+}
+
+/// What the registry's etcd says of itself. Any thread may write.
+#[derive(Debug, Default)]
+pub struct EtcdMetrics {
+    /// 1 once it has said anything.
+    seen: AtomicU64,
+    size_bytes: AtomicU64,
+    used_bytes: AtomicU64,
+    full: AtomicU64,
+    compactions: AtomicU64,
+}
+
+impl EtcdMetrics {
+    /// How much room there is, and whether it takes no writes for lack of it.
+    pub fn room(&self, size_bytes: u64, used_bytes: u64, is_full: bool) {
+        self.size_bytes.store(size_bytes, Relaxed);
+        self.used_bytes.store(used_bytes, Relaxed);
+        self.full.store(u64::from(is_full), Relaxed);
+        self.seen.store(1, Relaxed);
+    }
+
+    /// This router has compacted it.
+    pub fn compacted(&self) {
+        self.compactions.fetch_add(1, Relaxed);
     }
 }
 
@@ -100,7 +137,7 @@ pub(super) fn render_follow(page: &mut Page, follow: &FollowMetrics, now: System
     let stale = follow.stale_for(now);
     page.gauge(
         "router_registry_connected",
-        "1 while the registry's store answers; 0: the routes known last are in force.",
+        "1 while the registry's store is followed; 0: the routes known last are in force.",
         u64::from(stale.is_none()),
     );
     page.gauge(
@@ -109,9 +146,41 @@ pub(super) fn render_follow(page: &mut Page, follow: &FollowMetrics, now: System
         stale.unwrap_or(0),
     );
     page.gauge(
+        "router_registry_foreign_store",
+        "1 while another store answers than the routes in force came from, which is not followed.",
+        follow.foreign.load(Relaxed),
+    );
+    page.gauge(
         "router_registry_revision",
         "Revision of the registry's store up to which it was followed.",
         follow.revision.load(Relaxed),
+    );
+}
+
+pub(super) fn render_etcd(page: &mut Page, etcd: &EtcdMetrics) {
+    let load = |value: &AtomicU64| value.load(Relaxed);
+    if load(&etcd.seen) == 0 {
+        return;
+    }
+    page.gauge(
+        "router_registry_etcd_size_bytes",
+        "Size of the database of the etcd member that this router asks; its quota limits this.",
+        load(&etcd.size_bytes),
+    );
+    page.gauge(
+        "router_registry_etcd_used_bytes",
+        "Of router_registry_etcd_size_bytes, what holds something; defragmenting frees the rest.",
+        load(&etcd.used_bytes),
+    );
+    page.gauge(
+        "router_registry_etcd_full",
+        "1 while etcd takes no changes because it has reached its quota (alarm NOSPACE).",
+        load(&etcd.full),
+    );
+    page.counter(
+        "router_registry_etcd_compactions_total",
+        "How often this router has compacted etcd; of several routers one does.",
+        load(&etcd.compactions),
     );
 }
 

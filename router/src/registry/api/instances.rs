@@ -8,9 +8,12 @@ use axum::Extension;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
+use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::Api;
 use super::extract::{Json, NoQuery, Path, Query};
+use super::pages::Page;
 use super::problem::Problem;
 use super::responses::{Always, ForNames};
 use super::types::{Announced, Announcement, Instance, Instances, ListQuery};
@@ -27,7 +30,7 @@ pub(super) async fn list(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Query(query): Query<ListQuery>,
-) -> Result<Json<Instances>, Problem> {
+) -> Result<Json<InstancesPage>, Problem> {
     let tenant = valid::limited_to(&caller, query.tenant.as_deref())?;
     let limit = valid::page(query.limit)?;
     let after = match query.after.as_deref() {
@@ -44,24 +47,36 @@ pub(super) async fn list(
         (after, _) => after,
     };
     let view = api.registry.view();
-    let mut found = view
+    let found = view
         .instances_after(after)
         .take_while(|(owner, ..)| tenant.is_none_or(|tenant| *owner == tenant));
-    let page: Vec<_> = found.by_ref().take(limit).collect();
-    let last = page
-        .last()
-        .map(|(owner, name, _)| format!("{owner}/{name}"));
-    let next = found.next().and(last);
-    let instances = page.into_iter().map(|(tenant, instance, entry)| Instance {
-        tenant: tenant.to_owned(),
-        instance: instance.to_owned(),
-        ttl: entry.record.ttl,
-        hosts: entry.record.hosts.clone(),
-    });
-    Ok(Json(Instances {
-        instances: instances.collect(),
+    let mut page = Page::new(limit);
+    let (mut last, mut next) = (None, None);
+    for (tenant, instance, entry) in found {
+        if page.is_full() {
+            next = last;
+            break;
+        }
+        page.push(&Instance {
+            tenant: tenant.to_owned(),
+            instance: instance.to_owned(),
+            ttl: entry.record.ttl,
+            hosts: entry.record.hosts.clone(),
+        });
+        last = Some(format!("{tenant}/{instance}"));
+    }
+    Ok(Json(InstancesPage {
+        instances: page.into_entries(),
         next,
     }))
+}
+
+/// [`Instances`], as they are answered.
+#[derive(Serialize)]
+pub(super) struct InstancesPage {
+    instances: Vec<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
 }
 
 /// Announces everything that an instance offers

@@ -8,6 +8,7 @@ mod document;
 pub mod extract;
 mod health;
 mod instances;
+mod pages;
 pub mod problem;
 mod responses;
 mod routes;
@@ -18,16 +19,24 @@ mod watch;
 mod zones;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
+use axum::extract::State;
+use axum::middleware::map_response_with_state;
+use axum::response::Response;
 use axum::routing::get;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::auth::audit::Change;
 use super::change::FileNames;
 use super::shared::RouteRegistry;
+
+/// How long an answer waits for the view to have the change it tells of.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What handlers work with.
 pub struct Api {
@@ -44,7 +53,8 @@ pub const OPEN_PATHS: [&str; 2] = ["/v1/health", "/v1/openapi.json"];
 
 /// Every call, without whoever finds out who calls.
 pub fn app(api: Arc<Api>) -> Router {
-    let document = document().to_string();
+    // Anybody may ask for it: the answers share one piece of memory.
+    let document = bytes::Bytes::from(document().to_string());
     let json = [(http::header::CONTENT_TYPE, "application/json")];
     let (router, _) = parts().split_for_parts();
     router
@@ -52,7 +62,20 @@ pub fn app(api: Arc<Api>) -> Router {
             "/v1/openapi.json",
             get(move |_: extract::NoQuery| std::future::ready((json, document.clone()))),
         )
+        .layer(map_response_with_state(Arc::clone(&api), once_seen))
         .with_state(api)
+}
+
+/// Whoever has changed something finds it so when it asks this router next: the answer waits until
+/// the view has it. Not for ever, and not where the store is out of reach: the change is made.
+async fn once_seen(State(api): State<Arc<Api>>, response: Response) -> Response {
+    let change = response.extensions().get::<Change>();
+    if let Some(revision) = change.and_then(|change| change.revision)
+        && api.registry.is_reachable()
+    {
+        let _ = api.registry.has_followed(revision, PATIENCE).await;
+    }
+    response
 }
 
 /// The OpenAPI document, as `/v1/openapi.json` answers it.

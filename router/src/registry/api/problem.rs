@@ -50,6 +50,8 @@ pub mod reason {
     pub const INTERNAL: &str = "internal";
     /// 503: the store cannot be reached or has no quorum; `Retry-After` says when to come back.
     pub const STORE_UNREACHABLE: &str = "store-unreachable";
+    /// 503: the store has no room left and takes no changes until an operator makes some.
+    pub const STORE_FULL: &str = "store-full";
     /// 503: the registry did not get it done in time, or has too much to do.
     pub const BUSY: &str = "busy";
 }
@@ -165,6 +167,14 @@ impl Problem {
     /// 503: the store is out of reach.
     pub fn store_unreachable(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, STORE_UNREACHABLE, detail).retry_after(1)
+    }
+
+    /// 503: the store has no room left. That does not mend itself within seconds.
+    #[must_use]
+    pub fn store_full() -> Self {
+        let detail = "the registry's store is full and takes no changes: an operator has to make \
+                      room in etcd, and disarm its alarm";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, STORE_FULL, detail).retry_after(15)
     }
 
     /// 503: too much to do.

@@ -1,15 +1,20 @@
 //! `/v1/routes`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, http};
+use config::route::HostMatch;
 use http::header::{ETAG, IF_MATCH, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderValue, StatusCode};
+use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::Api;
 use super::extract::{Json, Path, Query};
+use super::pages::Page;
 use super::problem::{Problem, reason};
 use super::responses::{Always, ForConditions, ForNames};
 use super::types::{ListQuery, Route, RouteSpec, Routes, TenantQuery};
@@ -17,6 +22,13 @@ use super::valid;
 use crate::registry::auth::Caller;
 use crate::registry::auth::audit::Change;
 use crate::registry::change::{self, Expect, PutRoute, etag, represent};
+use crate::registry::record::Trust;
+use crate::registry::view::{Source, View};
+
+/// Rules of a list that are looked up at once.
+const SLICE: usize = 100;
+/// Bytes of authorities that are shown with a route; of those beyond only the digests are.
+const MOST_AUTHORITIES: usize = 512 << 10;
 
 /// Lists routes
 ///
@@ -27,29 +39,70 @@ pub(super) async fn list(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Query(query): Query<ListQuery>,
-) -> Result<Json<Routes>, Problem> {
+) -> Result<Json<RoutesPage>, Problem> {
     let tenant = valid::limited_to(&caller, query.tenant.as_deref())?;
     let limit = valid::page(query.limit)?;
-    let after = match query.after.as_deref() {
+    let mut after = match query.after.as_deref() {
         None => None,
         Some(text) => Some(
             valid::host(text)
                 .map_err(|_| Problem::malformed("query: after: is none that a page gave"))?,
         ),
     };
-    let view = api.registry.view();
-    let mut hosts = view.hosts_after(tenant, after.as_ref());
-    let page: Vec<_> = hosts.by_ref().take(limit).collect();
-    let next = hosts.next().and(page.last()).map(ToString::to_string);
-    let routes = page
-        .into_iter()
-        .filter_map(|host| represent(host, view.sources(host)))
-        .collect();
-    Ok(Json(Routes {
-        routes,
+    let mut page = Page::new(limit);
+    // As of the first slice: what changes during the others is told again to whoever watches on.
+    let revision = api.registry.view().revision().0;
+    let next = loop {
+        let slice = slice(&api.registry.view(), tenant, &mut after, &mut page);
+        match slice {
+            Slice::Last(next) => break next,
+            Slice::More => tokio::task::yield_now().await,
+        }
+    };
+    Ok(Json(RoutesPage {
+        routes: page.into_entries(),
         next,
-        revision: view.revision().0,
+        revision,
     }))
+}
+
+/// [`Routes`], as they are answered.
+#[derive(Serialize)]
+pub(super) struct RoutesPage {
+    routes: Vec<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+    revision: i64,
+}
+
+/// How a part of a page ends.
+enum Slice {
+    More,
+    /// The page does as well; where the next one begins, if there is one.
+    Last(Option<String>),
+}
+
+/// Puts a part of a list on a page. Parts are small, since the view is locked meanwhile.
+fn slice(
+    view: &View,
+    tenant: Option<&str>,
+    after: &mut Option<HostMatch>,
+    page: &mut Page,
+) -> Slice {
+    let from = after.clone();
+    for (number, host) in view.hosts_after(tenant, from.as_ref()).enumerate() {
+        if page.is_full() {
+            return Slice::Last(after.as_ref().map(ToString::to_string));
+        }
+        if number >= SLICE {
+            return Slice::More;
+        }
+        if let Some(route) = represent(host, view.sources(host)) {
+            page.push(&route);
+        }
+        *after = Some(host.clone());
+    }
+    Slice::Last(None)
 }
 
 /// Shows a route
@@ -67,7 +120,10 @@ pub(super) async fn get(
     let visible = |route: &Route| caller.tenant().is_none_or(|own| **own == *route.tenant);
     // What another tenant holds looks like what nobody holds.
     match represent(&host, sources).filter(visible) {
-        Some(route) => Ok(answer(StatusCode::OK, Some(&etag(sources)), route)),
+        Some(mut route) => {
+            route.authorities = authorities(sources);
+            Ok(answer(StatusCode::OK, Some(&etag(sources)), route))
+        }
         None => Err(Problem::not_found(format!("there is no route {host}"))),
     }
 }
@@ -160,6 +216,22 @@ pub(super) async fn delete(
     Ok((StatusCode::NO_CONTENT, Extension(change)))
 }
 
+/// The authorities of sources by their digests, each once.
+fn authorities(sources: &[Source]) -> BTreeMap<String, String> {
+    let mut shown = BTreeMap::new();
+    let mut bytes = 0;
+    for source in sources {
+        if let (Some(ca), Some(Trust::CaPem(pem))) =
+            (&source.ca, source.tls.as_deref().map(|tls| &tls.trust))
+            && bytes + pem.len() <= MOST_AUTHORITIES
+            && shown.insert(ca.to_string(), pem.clone()).is_none()
+        {
+            bytes += pem.len();
+        }
+    }
+    shown
+}
+
 fn answer(status: StatusCode, etag: Option<&str>, route: Route) -> Response {
     let mut response = (status, Json(route)).into_response();
     if let Some(etag) = etag.and_then(|etag| HeaderValue::from_str(etag).ok()) {
@@ -197,6 +269,52 @@ fn expectation(headers: &HeaderMap) -> Result<Expect, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registry::keys;
+    use crate::registry::store::{KeyValue, Listing, Revision};
+
+    #[test]
+    fn long_pages_end_early_and_the_next_one_goes_on() {
+        let endpoints: Vec<String> = (1..=64).map(|port| format!("10.0.0.1:{port}")).collect();
+        let value = serde_json::json!({ "endpoints": endpoints }).to_string();
+        let host = |number| HostMatch::parse(&format!("n{number}.example.org")).unwrap();
+        let entries = (0..900).map(|number| KeyValue {
+            key: keys::route(&host(number), "acme", "@api"),
+            value: value.clone().into(),
+            created: Revision(1),
+            modified: Revision(1),
+            lease: None,
+        });
+        let mut view = View::default();
+        view.reset(Listing {
+            revision: Revision(1),
+            entries: entries.collect(),
+        });
+        let (mut after, mut pages, mut seen) = (None, 0, Vec::new());
+        loop {
+            let mut page = Page::new(1000);
+            let next = loop {
+                if let Slice::Last(next) = slice(&view, Some("acme"), &mut after, &mut page) {
+                    break next;
+                }
+            };
+            let routes = page.into_entries();
+            let bytes: usize = routes.iter().map(|route| route.get().len()).sum();
+            assert!(bytes < (1 << 20) + 4096, "{bytes}");
+            seen.extend(routes.iter().map(|route| {
+                let route: Route = serde_json::from_str(route.get()).unwrap();
+                route.host
+            }));
+            pages += 1;
+            match next {
+                None => break,
+                Some(next) => assert_eq!(Some(&next), seen.last()),
+            }
+        }
+        assert!(pages > 1);
+        seen.sort();
+        seen.dedup();
+        assert_eq!(seen.len(), 900);
+    }
 
     #[test]
     fn conditions_are_read_as_the_standard_has_them() {

@@ -2,6 +2,7 @@
 //!
 //! Fields that the API does not know are refused: a misspelt `ttl` would otherwise be no ttl.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
@@ -59,6 +60,10 @@ pub struct Route {
     pub sources: Vec<Source>,
     /// When it changed last, counted by the store.
     pub revision: i64,
+    /// Where a single route is asked for: the PEM of authorities that sources name by their digests,
+    /// as far as they come to 512 KiB.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub authorities: BTreeMap<String, String>,
 }
 
 /// What one source contributes to a route.
@@ -73,10 +78,32 @@ pub struct Source {
     pub protocol: Protocol,
     /// TLS towards them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tls: Option<Tls>,
+    pub tls: Option<SourceTls>,
     /// Seconds without renewal after which they go; they stay when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl: Option<u32>,
+}
+
+/// TLS towards a source's endpoints, as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SourceTls {
+    /// Name sent as SNI and checked against the certificate.
+    pub server_name: String,
+    /// What proves the endpoint's identity.
+    pub trust: SourceTrust,
+}
+
+/// What proves an endpoint's identity, as it is shown: authorities may be long, and many sources
+/// have the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SourceTrust {
+    /// A certificate that one of these authorities signed: the SHA-256 of their PEM, in hexadecimal.
+    CaSha256(String),
+    /// A certificate that one of the router system's authorities signed.
+    System,
+    /// Nothing does.
+    InsecureAcceptAnyCertificate,
 }
 
 /// One page of routes.

@@ -24,6 +24,7 @@ use super::certificate::{CertificateIdentity, NoIdentity};
 use super::credential::{BearerToken, Caller};
 use super::limits::{Demand, Exceeded, Limits, Permit, Source};
 use super::refusals::{Recorded, Refusals};
+use super::standing::Standing;
 use super::tokens::{TokenRefused, Tokens};
 use crate::observe::metrics::Registry;
 use crate::registry::api::OPEN_PATHS;
@@ -111,7 +112,17 @@ impl Guard {
             request.headers(),
             SystemTime::now(),
         );
-        // From here on nobody needs it.
+        let demand = if request.uri().path() == WATCH {
+            Demand::Watch
+        } else {
+            Demand::Request
+        };
+        // Whoever watches is looked at again; but for that nobody needs it from here on.
+        let mut authorization = HeaderMap::new();
+        if let (Demand::Watch, Some(value)) = (demand, request.headers_mut().remove(AUTHORIZATION))
+        {
+            authorization.insert(AUTHORIZATION, value);
+        }
         request.headers_mut().remove(AUTHORIZATION);
         let for_body = BodyDeadline(self.deadline / 2);
         request.extensions_mut().insert(for_body);
@@ -133,17 +144,17 @@ impl Guard {
             self.limits.admit_anonymous(source).map_err(turned_away)?;
             return self.in_time(respond(request, next)).await;
         };
-        let demand = if path == WATCH {
-            Demand::Watch
-        } else {
-            Demand::Request
-        };
         let permit = self.limits.admit(&caller, demand).map_err(turned_away)?;
         let permit = Arc::new(permit);
         request.extensions_mut().insert(caller.clone());
         if reads {
-            let response = self.in_time(respond(request, next)).await;
-            return response.map(|response| holding(response, permit));
+            let response = self.in_time(respond(request, next)).await?;
+            let mut response = holding(response, permit);
+            if demand == Demand::Watch {
+                let standing = Standing::new(self, caller, peer, authorization);
+                response.extensions_mut().insert(standing);
+            }
+            return Ok(response);
         }
         // In a task of its own: a client that goes away, or a deadline, must not cut off a change
         // between the store and the audit log.
@@ -201,7 +212,7 @@ impl Guard {
 
 /// Why nobody is known to call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum NotKnown {
+pub(super) enum NotKnown {
     /// The credential is missing or no good.
     Refused(Cow<'static, str>),
     /// It cannot be told yet.
@@ -210,7 +221,7 @@ enum NotKnown {
 
 /// Who calls, by certificate or by token. Who shows both must be the same by both: it is not for us
 /// to choose.
-fn authenticate(
+pub(super) fn authenticate(
     tokens: &Tokens,
     certificate: Option<&Result<CertificateIdentity, NoIdentity>>,
     headers: &HeaderMap,

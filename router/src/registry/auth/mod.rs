@@ -18,6 +18,7 @@ pub mod limits;
 pub mod operators;
 pub mod refusals;
 pub mod scope;
+pub mod standing;
 pub mod tokens;
 
 pub use audit::{Change, Unchanged};

@@ -5,13 +5,14 @@
 //! falls silent is gone when its time is up, whoever else is down then.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use config::route::HostMatch;
 
 use super::routes::too_many;
-use super::{Decision, FileNames, TRANSACTION_ITEMS, refused, stands_in_a_file, transact};
+use super::{Decision, FileNames, TRANSACTION_ITEMS, Unmade, refused, stands_in_a_file, transact};
+use crate::registry::ahead::Mark;
 use crate::registry::api::problem::Problem;
 use crate::registry::api::types::{Announced, Announcement};
 use crate::registry::claims::{self, Claim};
@@ -20,6 +21,7 @@ use crate::registry::keys;
 use crate::registry::record::{Instance, RouteSource};
 use crate::registry::shared::RouteRegistry;
 use crate::registry::store::{LeaseId, Listing, Put, Range, Revision, StoreError, Transaction};
+use crate::registry::view::InstanceEntry;
 
 /// An announcement whose texts were read.
 pub struct Announce<'a> {
@@ -47,18 +49,25 @@ pub async fn announce(
     announcement: &Announcement,
     request: Announce<'_>,
 ) -> Result<Announced, Problem> {
-    let ttl = request.ttl;
+    let Announce {
+        tenant,
+        instance,
+        ttl,
+        ..
+    } = request;
     let digest = digest_of(announcement);
-    let mut renewed = renew(registry, &request, &digest).await?;
-    let mut turn = None;
-    if !matches!(renewed, Renewed::All(_)) {
-        turn = Some(registry.turns.take(request.tenant).await?);
+    let followed = registry.view().revision();
+    // A renewal waits for nobody, unless a change of this very instance is under way.
+    if !registry
+        .ahead
+        .is_ahead(tenant, instance, followed, Instant::now())
+        && let Renewed::All(announced) = renew(registry, &request, &digest).await?
+    {
+        return Ok(announced);
     }
-    if matches!(renewed, Renewed::Nothing) {
-        // Meanwhile an earlier call may have been done that nobody waited for.
-        renewed = renew(registry, &request, &digest).await?;
-    }
-    let lease = match renewed {
+    let turn = registry.turns.take(tenant).await?;
+    // Meanwhile an earlier call may have been done that nobody waited for.
+    let lease = match renew(registry, &request, &digest).await? {
         Renewed::All(announced) => return Ok(announced),
         Renewed::Lease(held) => Some(held),
         Renewed::Nothing => None,
@@ -83,7 +92,9 @@ pub async fn announce(
         hosts: request.routes.iter().map(|it| it.0.to_string()).collect(),
         credential: request.credential.to_owned(),
     };
+    let changing = Changing::begin(registry, tenant, instance);
     let replaced = replace(registry, &request, record, lease).await;
+    changing.end(&replaced);
     drop(turn);
     match replaced {
         Ok(revision) => Ok(Announced {
@@ -91,12 +102,12 @@ pub async fn announce(
             ttl,
             renewed: false,
         }),
-        Err(problem) => {
-            if new_lease {
-                // Best effort: what hangs on it ends with its time in any case.
+        Err(unmade) => {
+            if new_lease && unmade.is_certain() {
+                // Best effort: a lease that nothing hangs on ends by itself.
                 let _ = registry.store.revoke(lease).await;
             }
-            Err(problem)
+            Err(unmade.into())
         }
     }
 }
@@ -122,7 +133,7 @@ async fn renew(
         ttl,
         ..
     } = *request;
-    let known = registry.view().instance(tenant, instance).cloned();
+    let (revision, known) = last_announced(registry, tenant, instance).await?;
     let Some(known) = known.filter(|known| known.record.ttl == ttl) else {
         return Ok(Renewed::Nothing);
     };
@@ -131,13 +142,83 @@ async fn renew(
     };
     match registry.store.renew(lease).await {
         Ok(()) if known.record.digest == digest => Ok(Renewed::All(Announced {
-            revision: registry.view().revision().0,
+            revision: revision.0,
             ttl,
             renewed: true,
         })),
         Ok(()) => Ok(Renewed::Lease(lease)),
         Err(StoreError::LeaseGone) => Ok(Renewed::Nothing),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// What an instance announced last, as of a revision: by the view, and by the store where the view
+/// may be wrong. Another router's change may still be on its way to this view; who meets that is
+/// put right by the next renewal.
+async fn last_announced(
+    registry: &RouteRegistry,
+    tenant: &str,
+    instance: &str,
+) -> Result<(Revision, Option<InstanceEntry>), Problem> {
+    let (followed, known) = {
+        let view = registry.view();
+        (view.revision(), view.instance(tenant, instance).cloned())
+    };
+    let ahead = &registry.ahead;
+    if registry.is_reachable() && !ahead.is_ahead(tenant, instance, followed, Instant::now()) {
+        return Ok((followed, known));
+    }
+    let key = keys::instance(tenant, instance);
+    let listing = registry.store.read(&[Range::key(&key)]).await?;
+    let entry = listing.entries.first();
+    let known = entry.and_then(|entry| {
+        // One that cannot be read is put anew.
+        let record = serde_json::from_slice(&entry.value).ok()?;
+        let lease = entry.lease;
+        Some(InstanceEntry { record, lease })
+    });
+    Ok((listing.revision, known))
+}
+
+/// A change of an instance that is being committed. Dropped without having ended, it leaves the
+/// instance in doubt.
+struct Changing<'a> {
+    registry: &'a RouteRegistry,
+    tenant: &'a str,
+    instance: &'a str,
+    before: Option<Mark>,
+}
+
+impl<'a> Changing<'a> {
+    fn begin(registry: &'a RouteRegistry, tenant: &'a str, instance: &'a str) -> Self {
+        Self {
+            registry,
+            tenant,
+            instance,
+            before: registry.ahead.begin(tenant, instance, Instant::now()),
+        }
+    }
+
+    fn end(self, outcome: &Result<Revision, Unmade>) {
+        let Self {
+            registry,
+            tenant,
+            instance,
+            before,
+        } = self;
+        match outcome {
+            Ok(revision) => {
+                let followed = registry.view().revision();
+                let now = Instant::now();
+                registry
+                    .ahead
+                    .committed(tenant, instance, *revision, followed, now);
+            }
+            Err(unmade) if unmade.is_certain() => {
+                registry.ahead.refused(tenant, instance, before);
+            }
+            Err(_) => {}
+        }
     }
 }
 
@@ -153,19 +234,25 @@ pub async fn withdraw(
     let key = keys::instance(tenant, instance);
     let ranges = [Range::key(&key)];
     let _turn = registry.turns.take(tenant).await?;
-    let (revision, lease) = transact(registry, &ranges, |listing| {
+    let changing = Changing::begin(registry, tenant, instance);
+    let mut lease = None;
+    let withdrawn = transact(registry, &ranges, |listing| {
         let Some(entry) = listing.entries.first() else {
-            return Ok(Decision::Nothing(None));
+            return Ok(Decision::Nothing(()));
         };
+        lease = entry.lease;
         let mut deletes = announced_keys(listing, tenant, instance);
         deletes.push(key.clone());
         let transaction = Transaction {
             deletes,
             ..Transaction::default()
         };
-        Ok(Decision::Commit(transaction, entry.lease))
+        Ok(Decision::Commit(transaction, ()))
     })
-    .await?;
+    .await
+    .map(|(revision, ())| revision);
+    changing.end(&withdrawn);
+    let revision = withdrawn?;
     if let Some(lease) = lease {
         // The keys are gone; the lease would end by itself.
         let _ = registry.store.revoke(lease).await;
@@ -180,7 +267,7 @@ async fn replace(
     request: &Announce<'_>,
     record: Instance,
     lease: LeaseId,
-) -> Result<Revision, Problem> {
+) -> Result<Revision, Unmade> {
     let Announce {
         tenant, instance, ..
     } = *request;

@@ -44,12 +44,21 @@ enum Decision<T> {
     Commit(Transaction, T),
 }
 
+/// Why a change was not made, or not for certain.
+#[derive(Debug)]
+enum Unmade {
+    /// It may not be, or others were quicker each time. Nothing of it was made.
+    Refused(Problem),
+    /// The store failed, perhaps after it had made the change.
+    Store(StoreError),
+}
+
 /// Reads `ranges`, decides, commits; anew while somebody else writes into `ranges` meanwhile.
 async fn transact<T>(
     registry: &RouteRegistry,
     ranges: &[Range],
     mut decide: impl FnMut(&Listing) -> Result<Decision<T>, Problem>,
-) -> Result<(Revision, T), Problem> {
+) -> Result<(Revision, T), Unmade> {
     for attempt in 0..ATTEMPTS {
         let listing = registry.store.read(ranges).await?;
         let (mut transaction, outcome) = match decide(&listing)? {
@@ -67,7 +76,37 @@ async fn transact<T>(
         let longest = Duration::from_millis(4 << attempt.min(6));
         tokio::time::sleep(longest.mul_f64(fraction())).await;
     }
-    Err(Problem::busy("too many others change the same names"))
+    let problem = Problem::busy("too many others change the same names");
+    Err(Unmade::Refused(problem))
+}
+
+impl Unmade {
+    /// Whether it is certain that nothing was made. If it is not, a lease that was granted for the
+    /// change is left to end by itself: to revoke it might take away a route that was only put anew.
+    fn is_certain(&self) -> bool {
+        matches!(self, Self::Refused(_))
+    }
+}
+
+impl From<Problem> for Unmade {
+    fn from(problem: Problem) -> Self {
+        Self::Refused(problem)
+    }
+}
+
+impl From<StoreError> for Unmade {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<Unmade> for Problem {
+    fn from(unmade: Unmade) -> Self {
+        match unmade {
+            Unmade::Refused(problem) => problem,
+            Unmade::Store(error) => error.into(),
+        }
+    }
 }
 
 impl From<TooManyWait> for Problem {
@@ -83,6 +122,8 @@ impl From<StoreError> for Problem {
                 tracing::debug!(reason, "the registry's store is out of reach");
                 Self::store_unreachable("the registry cannot take changes now")
             }
+            // Whoever looks after etcd tells of it.
+            StoreError::Full => Self::store_full(),
             StoreError::LeaseGone => Self::busy("the lease ended meanwhile"),
             StoreError::Compacted => Self::busy("too much changed meanwhile"),
             StoreError::Failed(reason) => {

@@ -1,5 +1,6 @@
 //! Routes that are put and deleted by calls rather than announced.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -12,7 +13,7 @@ use crate::registry::api::types;
 use crate::registry::claims::{self, Claim};
 use crate::registry::hex::to_hex;
 use crate::registry::keys::{self, API_SOURCE, Key};
-use crate::registry::record::{Protocol, RouteSource};
+use crate::registry::record::{Protocol, RouteSource, Trust};
 use crate::registry::shared::RouteRegistry;
 use crate::registry::store::{Batch, Event, KeyValue, Listing, Put, Revision, Transaction};
 use crate::registry::view::{Source, View, resolve};
@@ -121,12 +122,12 @@ pub async fn put_route(
     .await;
     let (revision, (listing, created)) = match result {
         Ok(done) => done,
-        Err(problem) => {
-            // Best effort: a lease that nothing hangs on ends by itself.
-            if let Some(lease) = lease {
+        Err(unmade) => {
+            if let Some(lease) = lease.filter(|_| unmade.is_certain()) {
+                // Best effort: a lease that nothing hangs on ends by itself.
                 let _ = registry.store.revoke(lease).await;
             }
-            return Err(problem);
+            return Err(unmade.into());
         }
     };
     let now = after(listing, put, revision, host);
@@ -151,7 +152,7 @@ pub async fn delete_route(
     expect: &Expect,
 ) -> Result<(Revision, Arc<str>), Problem> {
     let ranges = [keys::sources(host)];
-    transact(registry, &ranges, |listing| {
+    let done = transact(registry, &ranges, |listing| {
         let all = sources(listing, host);
         let theirs = |it: &&Source| tenant.is_none_or(|tenant| *it.tenant == *tenant);
         let found: Vec<_> = all.iter().filter(theirs).collect();
@@ -173,7 +174,8 @@ pub async fn delete_route(
         };
         Ok(Decision::Commit(transaction, Arc::clone(&put.tenant)))
     })
-    .await
+    .await?;
+    Ok(done)
 }
 
 impl Expect {
@@ -216,6 +218,7 @@ pub fn represent(host: &HostMatch, sources: &[Source]) -> Option<types::Route> {
         check: route.check,
         sources: theirs.into_iter().map(source).collect(),
         revision: newest.0,
+        authorities: BTreeMap::new(),
     })
 }
 
@@ -237,11 +240,23 @@ pub(super) fn too_many(most: usize) -> Problem {
 }
 
 fn source(source: &Source) -> types::Source {
+    let tls = source.tls.as_deref().map(|tls| types::SourceTls {
+        server_name: tls.server_name.clone(),
+        trust: match (&tls.trust, &source.ca) {
+            (Trust::CaPem(_), ca) => {
+                types::SourceTrust::CaSha256(ca.as_deref().unwrap_or_default().to_owned())
+            }
+            (Trust::System, _) => types::SourceTrust::System,
+            (Trust::InsecureAcceptAnyCertificate, _) => {
+                types::SourceTrust::InsecureAcceptAnyCertificate
+            }
+        },
+    });
     types::Source {
         source: source.name.to_string(),
         endpoints: source.spec.endpoints.clone(),
         protocol: source.spec.protocol,
-        tls: source.tls.as_deref().cloned(),
+        tls,
         ttl: source.spec.ttl,
     }
 }

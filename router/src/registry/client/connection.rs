@@ -1,6 +1,7 @@
-//! One connection to a registry: names are looked up and files are read for each anew.
+//! One connection to a registry: names are looked up for each anew.
 
 use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,15 +11,18 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
-use tokio::net::{TcpStream, lookup_host};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
-use super::{Address, ClientError, Credentials};
+use super::credentials::Source;
+use super::{Address, ClientError};
+use crate::upstream::named::{first_that_answers, look_up};
 
 /// How long a connection may take: name, TCP and TLS together.
 const CONNECT: Duration = Duration::from_secs(3);
+/// How long a name may take to be looked up where its addresses are known from before.
+const LOOK_UP: Duration = Duration::from_secs(1);
 /// A connection is not used for longer than this: the next may find another address behind the
 /// name, and a certificate or token that was replaced.
 const LIFETIME: Duration = Duration::from_secs(300);
@@ -32,6 +36,10 @@ pub(super) struct Connection {
     host: HeaderValue,
     made: Instant,
 }
+
+/// The addresses that were behind the name when it was connected to last.
+#[derive(Default)]
+pub(super) struct Known(Mutex<Vec<SocketAddr>>);
 
 /// What is asked.
 #[derive(Clone, Debug)]
@@ -54,25 +62,32 @@ impl Connection {
     /// Connects within [`CONNECT`].
     pub(super) async fn open(
         address: &Address,
-        credentials: &Credentials,
+        credentials: &Source,
+        known: &Known,
     ) -> Result<Self, ClientError> {
         let unreachable = |reason: String| ClientError::Unreachable {
             address: address.clone(),
             reason,
         };
         let files = credentials.clone();
+        let begun = Instant::now();
         let attempt = async {
             // A network file system may hang.
             let loaded = spawn_blocking(move || files.load())
                 .await
                 .map_err(|error| unreachable(format!("cannot read files: {error}")))??;
-            let tcp = connect(address.host(), address.port(), CONNECT)
+            let looked_up = look_up(address.host(), address.port());
+            let addresses = addresses(looked_up, known.get())
+                .await
+                .map_err(&unreachable)?;
+            let tcp = first_that_answers(&addresses, CONNECT.saturating_sub(begun.elapsed()))
                 .await
                 .map_err(&unreachable)?;
             let tls = TlsConnector::from(loaded.tls)
                 .connect(address.server_name(), tcp)
                 .await
                 .map_err(|error| unreachable(format!("no TLS: {error}")))?;
+            known.set(addresses);
             let (sender, connection) = handshake(TokioIo::new(tls))
                 .await
                 .map_err(|error| unreachable(told(&error)))?;
@@ -130,27 +145,37 @@ impl Connection {
     }
 }
 
-/// A TCP connection to the first address that answers. Each gets an equal share of the time, so that
-/// one that swallows packets does not hide the others.
-pub(crate) async fn connect(host: &str, port: u16, within: Duration) -> Result<TcpStream, String> {
-    let addresses: Vec<SocketAddr> = lookup_host((host, port))
-        .await
-        .map_err(|error| format!("cannot look up {host}: {error}"))?
-        .collect();
-    let mut failure = format!("{host} has no address");
-    let share = within / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
-    for address in addresses {
-        match timeout(share, TcpStream::connect(address)).await {
-            Ok(Ok(tcp)) => {
-                // Small messages, each waited for. Without it they are merely slower.
-                let _ = tcp.set_nodelay(true);
-                return Ok(tcp);
-            }
-            Ok(Err(error)) => failure = format!("cannot connect to {address}: {error}"),
-            Err(_) => failure = format!("{address} does not answer within {share:?}"),
-        }
+impl Known {
+    pub(super) fn get(&self) -> Vec<SocketAddr> {
+        self.lock().clone()
     }
-    Err(failure)
+
+    pub(super) fn set(&self, addresses: Vec<SocketAddr>) {
+        *self.lock() = addresses;
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<SocketAddr>> {
+        // Whole values are put in.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What was looked up, or what is known from before if that fails or takes long: an outage of the
+/// name service is none of the registry. Whoever answers has to prove the name all the same.
+async fn addresses(
+    looked_up: impl Future<Output = Result<Vec<SocketAddr>, String>>,
+    known: Vec<SocketAddr>,
+) -> Result<Vec<SocketAddr>, String> {
+    if known.is_empty() {
+        return looked_up.await;
+    }
+    let failure = match timeout(LOOK_UP, looked_up).await {
+        Ok(Ok(found)) => return Ok(found),
+        Ok(Err(failure)) => failure,
+        Err(_) => format!("no address within {LOOK_UP:?}"),
+    };
+    tracing::debug!(failure, "a registry's last addresses are used");
+    Ok(known)
 }
 
 /// An error of hyper with its cause, which it leaves out.
@@ -158,5 +183,24 @@ pub(crate) fn told(error: &hyper::Error) -> String {
     match std::error::Error::source(error) {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::{pending, ready};
+
+    #[tokio::test]
+    async fn a_name_that_cannot_be_looked_up_is_where_it_was() {
+        let old: Vec<SocketAddr> = vec!["10.0.0.1:8444".parse().unwrap()];
+        let new: Vec<SocketAddr> = vec!["10.0.0.2:8444".parse().unwrap()];
+        let found = || ready(Ok(new.clone()));
+        assert_eq!(addresses(found(), old.clone()).await, Ok(new.clone()));
+        assert_eq!(addresses(found(), Vec::new()).await, Ok(new.clone()));
+        let failed = || ready(Err("no name server".to_owned()));
+        assert_eq!(addresses(failed(), old.clone()).await, Ok(old.clone()));
+        addresses(failed(), Vec::new()).await.unwrap_err();
+        assert_eq!(addresses(pending(), old.clone()).await, Ok(old));
     }
 }

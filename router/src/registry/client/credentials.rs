@@ -1,14 +1,17 @@
 //! What a client brings along: whom it trusts, and what proves who it is.
 //!
-//! Files are read for every connection, so that a certificate or token that is replaced takes
-//! effect by itself.
+//! Named by its files, it is read for every connection, so that a certificate or token that is
+//! replaced takes effect by itself. Whoever watches the files reads them once, and a file that is
+//! spoiled later on harms nobody.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use aws_lc_rs::digest;
 use http::HeaderValue;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -57,11 +60,23 @@ impl From<config::registrar::Credentials> for Proof {
     }
 }
 
-/// The files' content, for one connection.
-pub(super) struct Loaded {
+/// What the files hold.
+#[derive(Clone)]
+pub struct LoadedCredentials {
     pub(super) tls: Arc<ClientConfig>,
     /// The value of the Authorization field.
     pub(super) bearer: Option<HeaderValue>,
+    /// Of what was read; authorities of the system are not part of it.
+    content: [u8; digest::SHA256_OUTPUT_LEN],
+}
+
+/// Where a client has its credentials from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// Files that are read for each connection.
+    Files(Credentials),
+    /// What was read before.
+    Loaded(LoadedCredentials),
 }
 
 impl Credentials {
@@ -69,25 +84,76 @@ impl Credentials {
     ///
     /// # Errors
     /// If a file cannot be read, makes no sense, or holds a secret that others can read.
-    pub(super) fn load(&self) -> Result<Loaded, ClientError> {
+    pub fn load(&self) -> Result<LoadedCredentials, ClientError> {
+        let mut content = digest::Context::new(&digest::SHA256);
+        let mut took = |bytes: &[u8]| {
+            content.update(&(bytes.len() as u64).to_be_bytes());
+            content.update(bytes);
+        };
         let roots = match &self.ca {
             Some(file) => {
                 let pem = read_chain(file).map_err(|problem| wrong(file, problem))?;
+                took(&pem);
                 authorities(&pem).map_err(|reason| wrong(file, reason))?
             }
             None => system_authorities().map_err(Arc::new)?,
         };
         let (tls, bearer) = match &self.proof {
             Proof::Certificate { certificate, key } => {
-                (with_certificate(roots, certificate, key)?, None)
+                (with_certificate(roots, certificate, key, took)?, None)
             }
-            Proof::Token(file) => (anonymous(roots), Some(bearer(file)?)),
+            Proof::Token(file) => {
+                let bearer = bearer(file)?;
+                took(bearer.as_bytes());
+                (anonymous(roots), Some(bearer))
+            }
             Proof::None => (anonymous(roots), None),
         };
-        Ok(Loaded {
+        let digest = content.finish();
+        let content = digest.as_ref();
+        Ok(LoadedCredentials {
             tls: Arc::new(tls),
             bearer,
+            content: content.try_into().expect("SHA-256 has 32 bytes"),
         })
+    }
+}
+
+impl Source {
+    /// What a connection is made with. Blocks for as long as the files' file system does.
+    pub(super) fn load(self) -> Result<LoadedCredentials, ClientError> {
+        match self {
+            Self::Files(credentials) => credentials.load(),
+            Self::Loaded(loaded) => Ok(loaded),
+        }
+    }
+}
+
+impl From<Credentials> for Source {
+    fn from(credentials: Credentials) -> Self {
+        Self::Files(credentials)
+    }
+}
+
+impl From<LoadedCredentials> for Source {
+    fn from(loaded: LoadedCredentials) -> Self {
+        Self::Loaded(loaded)
+    }
+}
+
+/// The same if the same was read.
+impl PartialEq for LoadedCredentials {
+    fn eq(&self, other: &Self) -> bool {
+        self.content == other.content
+    }
+}
+
+impl Eq for LoadedCredentials {}
+
+/// Shows nothing of them.
+impl fmt::Debug for LoadedCredentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoadedCredentials").finish_non_exhaustive()
     }
 }
 
@@ -109,8 +175,10 @@ fn with_certificate(
     roots: RootCertStore,
     chain_file: &Path,
     key_file: &Path,
+    mut took: impl FnMut(&[u8]),
 ) -> Result<ClientConfig, ClientError> {
     let pem = read_chain(chain_file).map_err(|problem| wrong(chain_file, problem))?;
+    took(&pem);
     let chain: Vec<_> = CertificateDer::pem_slice_iter(&pem)
         .collect::<Result<_, _>>()
         .map_err(|error| wrong(chain_file, format!("invalid PEM: {error}")))?;
@@ -118,6 +186,7 @@ fn with_certificate(
         return Err(wrong(chain_file, "holds no certificate"));
     }
     let pem = read_key(key_file).map_err(|problem| wrong(key_file, problem))?;
+    took(&pem);
     let key = PrivateKeyDer::from_pem_slice(&pem)
         .map_err(|_| wrong(key_file, "holds no private key in PEM"))?;
     let config = builder(roots)

@@ -1,7 +1,7 @@
 //! Server-sent events, as the WHATWG's HTML standard defines them (section 9.2): a stream of bytes
 //! becomes events, none of which takes more than a bound of memory.
 
-/// Bytes of one event at most. A route brings the authorities of each of its sources along.
+/// Bytes of one event at most: a route may have many sources.
 const MAX_EVENT: usize = 4 << 20;
 
 /// One event.

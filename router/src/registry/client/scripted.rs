@@ -172,7 +172,16 @@ impl Scripted {
         authority: &Authority,
         script: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
     ) -> Self {
-        let (chain, key) = authority.sign("127.0.0.1");
+        Self::start_as("127.0.0.1", authority, script).await
+    }
+
+    /// The same with a certificate for this name.
+    pub(crate) async fn start_as(
+        name: &str,
+        authority: &Authority,
+        script: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let (chain, key) = authority.sign(name);
         let mut roots = RootCertStore::empty();
         roots
             .add(CertificateDer::from_pem_file(authority.ca()).unwrap())

@@ -329,3 +329,32 @@ async fn nobody_there_is_told_with_the_address() {
         "{error}"
     );
 }
+
+#[tokio::test]
+async fn a_registry_is_found_again_while_its_name_cannot_be_looked_up() {
+    let authority = Authority::new();
+    // RFC 6761, section 6.4: no name server knows such a name.
+    let name = "registry.invalid";
+    let mut registry = Scripted::start_as(name, &authority, |_| Reply::status(204)).await;
+    let port = registry.address.port();
+    let client_of = |name: &str| {
+        let address = format!("https://{name}:{port}").parse().unwrap();
+        Client::new(address, authority.token())
+    };
+    let client = client_of(name);
+    client.withdraw("acme", "w1", DEADLINE).await.unwrap_err();
+    client.known.set(vec![registry.address]);
+    client.withdraw("acme", "w1", DEADLINE).await.unwrap();
+    registry.kill().await;
+    registry.revive().await;
+    let later = client_of(name);
+    later.remember(&client);
+    for client in [client, later] {
+        client.withdraw("acme", "w1", DEADLINE).await.unwrap();
+    }
+    // Whoever is there has to be who was meant.
+    let other = client_of("other.invalid");
+    other.known.set(vec![registry.address]);
+    let error = other.withdraw("acme", "w1", DEADLINE).await.unwrap_err();
+    assert!(error.to_string().contains("no TLS"), "{error}");
+}

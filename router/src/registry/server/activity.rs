@@ -1,17 +1,20 @@
 //! What happens on a connection, and whether it goes on.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Counts the requests of one connection.
+/// The requests of one connection.
 #[derive(Debug)]
 pub(super) struct Activity(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
-    requests: usize,
-    watches: usize,
-    /// When a request last ended, or was the only one to begin.
+    /// Since when each of them has waited for the client to take its answer; `None` while it is
+    /// the client that waits, as in a watch.
+    requests: HashMap<u64, Option<Instant>>,
+    begun: u64,
+    /// When a request last ended, or the connection began.
     progress: Instant,
 }
 
@@ -19,7 +22,7 @@ struct State {
 #[derive(Debug)]
 pub(super) struct OpenRequest {
     activity: Arc<Activity>,
-    watch: bool,
+    number: u64,
 }
 
 /// How a connection does.
@@ -29,15 +32,15 @@ pub(super) enum Verdict {
     Alive,
     /// Nothing has been asked for a while.
     Idle,
-    /// No answer has got through for a while: the client does not take them.
+    /// An answer has not been taken for a while, whatever became of others.
     Stalled,
 }
 
 impl Activity {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self(Mutex::new(State {
-            requests: 0,
-            watches: 0,
+            requests: HashMap::new(),
+            begun: 0,
             progress: Instant::now(),
         })))
     }
@@ -45,29 +48,33 @@ impl Activity {
     /// A request begins. It ends when what is returned is dropped.
     pub(super) fn begin(self: &Arc<Self>) -> OpenRequest {
         let mut state = self.lock();
-        if state.requests == 0 {
-            state.progress = Instant::now();
-        }
-        state.requests += 1;
+        state.begun += 1;
+        let number = state.begun;
+        state.requests.insert(number, Some(Instant::now()));
         OpenRequest {
             activity: Arc::clone(self),
-            watch: false,
+            number,
         }
     }
 
     /// Whether an answer has not been sent yet.
     pub(super) fn is_open(&self) -> bool {
-        let state = self.lock();
-        state.requests + state.watches > 0
+        !self.lock().requests.is_empty()
     }
 
     pub(super) fn verdict(&self, now: Instant, idle: Duration, stall: Duration) -> Verdict {
         let state = self.lock();
-        let quiet = now.saturating_duration_since(state.progress);
-        match (state.requests, state.watches) {
-            (0, 0) if quiet >= idle => Verdict::Idle,
-            (1.., _) if quiet >= stall => Verdict::Stalled,
-            _ => Verdict::Alive,
+        let quiet = |since: Instant| now.saturating_duration_since(since);
+        if state.requests.is_empty() {
+            return match quiet(state.progress) >= idle {
+                true => Verdict::Idle,
+                false => Verdict::Alive,
+            };
+        }
+        let mut waiting = state.requests.values().flatten();
+        match waiting.any(|since| quiet(*since) >= stall) {
+            true => Verdict::Stalled,
+            false => Verdict::Alive,
         }
     }
 
@@ -78,25 +85,25 @@ impl Activity {
 }
 
 impl OpenRequest {
-    /// Its answer is a watch, which may take as long as it likes.
-    pub(super) fn is_watch(&mut self) {
-        if !self.watch {
-            self.watch = true;
-            let mut state = self.activity.lock();
-            state.requests -= 1;
-            state.watches += 1;
-        }
+    /// A piece of the answer was taken.
+    pub(super) fn progresses(&self) {
+        self.set(Some(Instant::now()));
+    }
+
+    /// The client would take more than there is.
+    pub(super) fn is_waited_for(&self) {
+        self.set(None);
+    }
+
+    fn set(&self, since: Option<Instant>) {
+        self.activity.lock().requests.insert(self.number, since);
     }
 }
 
 impl Drop for OpenRequest {
     fn drop(&mut self) {
         let mut state = self.activity.lock();
-        if self.watch {
-            state.watches -= 1;
-        } else {
-            state.requests -= 1;
-        }
+        state.requests.remove(&self.number);
         state.progress = Instant::now();
     }
 }
@@ -116,15 +123,18 @@ mod tests {
             activity.verdict(now, IDLE, STALL)
         };
         assert_eq!((after(29), after(31)), (Verdict::Alive, Verdict::Idle));
-        let request = activity.begin();
-        let mut watch = activity.begin();
+        let stuck = activity.begin();
+        let watch = activity.begin();
         assert_eq!((after(59), after(61)), (Verdict::Alive, Verdict::Stalled));
-        watch.is_watch();
-        watch.is_watch();
-        assert_eq!(after(61), Verdict::Stalled, "the request is still there");
-        drop(request);
+        watch.is_waited_for();
+        assert_eq!(after(61), Verdict::Stalled, "the other is still there");
+        stuck.is_waited_for();
         assert_eq!(after(61), Verdict::Alive, "a watch may be quiet");
-        drop(watch);
+        stuck.progresses();
+        assert_eq!((after(59), after(61)), (Verdict::Alive, Verdict::Stalled));
+        drop(activity.begin());
+        assert_eq!(after(61), Verdict::Stalled, "others change nothing");
+        drop((stuck, watch));
         assert_eq!((after(29), after(31)), (Verdict::Alive, Verdict::Idle));
     }
 }

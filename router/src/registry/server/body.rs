@@ -21,7 +21,7 @@ pub(super) struct AnswerBody {
     rest: Bytes,
     /// A watch ends when this does.
     end: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    _open: OpenRequest,
+    open: OpenRequest,
     _held: Option<Held>,
 }
 
@@ -32,7 +32,7 @@ impl AnswerBody {
             inner,
             rest: Bytes::new(),
             end: None,
-            _open: open,
+            open,
             _held: held,
         }
     }
@@ -64,9 +64,14 @@ impl http_body::Body for AnswerBody {
                     Ok(data) => this.rest = data,
                     Err(other) => return Poll::Ready(Some(Ok(other))),
                 },
+                Poll::Pending => {
+                    this.open.is_waited_for();
+                    return Poll::Pending;
+                }
                 other => return other,
             }
         }
+        this.open.progresses();
         let piece = this.rest.split_to(this.rest.len().min(PIECE));
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::body::Body;
 use http::{Request, Response};
@@ -27,6 +27,7 @@ use super::{ApiOptions, Shared};
 use crate::registry::auth::certificate::identify;
 use crate::registry::auth::guard::{Held, Peer};
 use crate::registry::auth::limits::Demand;
+use crate::registry::auth::standing::Standing;
 use crate::worker::Order;
 
 /// Bytes of a request's body.
@@ -157,7 +158,7 @@ fn builder(options: &ApiOptions, http2: bool) -> auto::Builder<TokioExecutor> {
 
 async fn answer(
     request: Request<Incoming>,
-    mut open: OpenRequest,
+    open: OpenRequest,
     shared: &Shared,
     peer: Peer,
     mut ended: watch::Receiver<bool>,
@@ -166,20 +167,33 @@ async fn answer(
     request.extensions_mut().insert(peer);
     let Ok(mut response) = shared.app.clone().oneshot(request).await;
     let held: Option<Held> = response.extensions_mut().remove();
+    let standing: Option<Standing> = response.extensions_mut().remove();
     let watches = held
         .as_ref()
         .is_some_and(|Held(permit)| permit.demand() == Demand::Watch);
     if !watches {
         return response.map(|body| AnswerBody::new(body, open, held));
     }
-    open.is_watch();
-    let most = shared.options.watch;
+    let (most, look) = (shared.options.watch, shared.options.standing);
     response.map(|body| {
         AnswerBody::new(body, open, held).until(async move {
-            // Resumed by whoever may still do so: a revoked credential does not listen for ever.
-            let _ = timeout(most, ended.wait_for(|ended| *ended)).await;
+            tokio::select! {
+                // Resumed by whoever may still do so.
+                _ = timeout(most, ended.wait_for(|ended| *ended)) => {}
+                () = falls(standing, look) => {}
+            }
         })
     })
+}
+
+/// Waits until a caller's credential no longer counts.
+async fn falls(standing: Option<Standing>, look: Duration) {
+    let Some(standing) = standing else {
+        return std::future::pending().await;
+    };
+    while standing.holds(SystemTime::now()) {
+        sleep(look).await;
+    }
 }
 
 /// There is no connection. What a person has to put right is told above `debug`, as often as the

@@ -64,6 +64,9 @@ pub struct ApiOptions {
     pub ping: Duration,
     /// How long a watch lasts at most; then the client resumes it. 1 h.
     pub watch: Duration,
+    /// How often a watch's credential is looked at again: a revoked one listens no longer than
+    /// this. 2 s.
+    pub standing: Duration,
     /// How quickly changed files are noticed.
     pub files: WatchOptions,
 }
@@ -79,6 +82,7 @@ impl Default for ApiOptions {
             stall: Duration::from_secs(30),
             ping: Duration::from_secs(20),
             watch: Duration::from_secs(3600),
+            standing: Duration::from_secs(2),
             files: WatchOptions::default(),
         }
     }

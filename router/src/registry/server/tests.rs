@@ -5,6 +5,7 @@ mod identity;
 mod patience;
 mod pki;
 mod reload;
+mod watches;
 
 use std::collections::HashMap;
 use std::fs;
@@ -219,6 +220,11 @@ fn api(gate: Gate) -> Router {
         let events = tokio_stream::once(Ok::<_, std::io::Error>("begins\n"));
         axum::body::Body::from_stream(events.chain(tokio_stream::pending()))
     };
+    // A watch that says more than its client takes.
+    let flood = async || {
+        let events = tokio_stream::iter(0..1000).map(|_| Ok::<_, std::io::Error>("x".repeat(1024)));
+        axum::body::Body::from_stream(events.chain(tokio_stream::pending()))
+    };
     let panics = async || assert!(std::hint::black_box(false), "as it should");
     Router::new()
         .route("/v1/health", get(async || "fine"))
@@ -229,6 +235,7 @@ fn api(gate: Gate) -> Router {
         )
         .route("/v1/wait", delete(wait))
         .route("/v1/watch", get(watch))
+        .route("/v1/flood", get(flood))
         .route("/v1/panics", get(panics))
         .route("/v1/big", get(async || vec![b'x'; 32 << 20]))
 }

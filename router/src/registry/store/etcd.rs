@@ -1,28 +1,31 @@
 //! The store of several routers: an etcd cluster, over mutual TLS.
 //!
-//! Every call has a deadline, and goes to another member if the first does not answer. A watch
-//! stays at one member, and ends when that one falls silent or has lost the others.
+//! Every call has a deadline, and goes to another member if the first does not answer. A listing
+//! comes in pages, so that it may take as long as it needs. A watch stays at one member, and ends
+//! when that one falls silent or has lost the others.
 
 mod failure;
 mod identity;
 mod members;
+mod pages;
+mod upkeep;
 mod watch;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use config::router::EtcdStore;
-use etcd_client::proto::{PbKeyValue, PbTxnOpResponse};
+use etcd_client::proto::{PbKeyValue, PbRangeResponse, PbResponseHeader, PbTxnOpResponse};
 use etcd_client::{Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::{Committed, KeyValue, LeaseId, Listing, Range, Revision, StoreError, Transaction};
-use members::{Members, Repeat};
+use members::{Members, Patience, Repeat};
+use pages::PageSize;
+pub use upkeep::{Compacted, History, Room};
 pub use watch::Watch;
 
-/// Keys of one page of a listing.
-const PAGE: i64 = 2_000;
 /// How often a listing begins anew because its revision was compacted meanwhile.
 const LISTINGS: usize = 3;
 
@@ -31,6 +34,16 @@ const LISTINGS: usize = 3;
 pub struct Etcd {
     members: Arc<Members>,
     prefix: Prefix,
+    /// As of the last listing, and whatever was heard since.
+    cluster: Mutex<Option<ClusterTerm>>,
+}
+
+/// Tells a cluster from one that was put in its place. Its number comes from the addresses of its
+/// members and `--initial-cluster-token`; its term never falls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct ClusterTerm {
+    id: u64,
+    term: u64,
 }
 
 impl Etcd {
@@ -43,6 +56,7 @@ impl Etcd {
         Ok(Self {
             prefix: Prefix::new(&store.prefix)?,
             members: Arc::new(Members::new(store)?),
+            cluster: Mutex::new(None),
         })
     }
 
@@ -92,27 +106,37 @@ impl Etcd {
     }
 
     async fn list_once(&self) -> Result<Listing, StoreError> {
-        let mut start = self.prefix.start();
         let mut listing = Listing {
-            revision: Revision::default(),
+            revision: self.now().await?,
             entries: Vec::new(),
         };
+        let mut start = self.prefix.start();
+        let mut size = PageSize::default();
+        let mut cluster: Option<ClusterTerm> = None;
         loop {
-            let options = GetOptions::new()
-                .with_range(self.prefix.end())
-                .with_limit(PAGE)
-                .with_revision(listing.revision.0);
-            let page = self
-                .members
-                .call(Repeat::Always, |mut link| {
-                    let (start, options) = (start.clone(), options.clone());
-                    async move { link.kv.get(start, Some(options)).await }
-                })
-                .await?
-                .0;
-            if listing.revision == Revision::default() {
-                listing.revision = revision_of(page.header.map(|it| it.revision))?;
+            let page = match self.page(&start, size, listing.revision).await {
+                Err(StoreError::Unavailable(reason)) => {
+                    // Either the cluster is out of reach, or the page is too much for it.
+                    self.now().await?;
+                    let smaller = size
+                        .halved()
+                        .ok_or(StoreError::Unavailable(reason.clone()))?;
+                    debug!(reason, keys = size.keys(), "a smaller page is asked for");
+                    size = smaller;
+                    continue;
+                }
+                page => page?,
+            };
+            let bytes = page.kvs.iter().map(|it| it.key.len() + it.value.len());
+            size = size.after(page.kvs.len(), bytes.sum());
+            let now = page.header.as_ref().map(ClusterTerm::of);
+            if let (Some(before), Some(now)) = (cluster, now)
+                && !now.continues(before)
+            {
+                // The pages before this one were another's.
+                return Err(StoreError::Compacted);
             }
+            cluster = now.or(cluster);
             let last = page.kvs.last().map(|last| last.key.clone());
             listing.entries.extend(self.entries(page.kvs));
             match last {
@@ -120,9 +144,36 @@ impl Etcd {
                     last.push(0);
                     start = last;
                 }
-                _ => return Ok(listing),
+                _ => {
+                    *self.cluster() = cluster;
+                    return Ok(listing);
+                }
             }
         }
+    }
+
+    /// The cluster's revision, which costs next to nothing to ask for.
+    async fn now(&self) -> Result<Revision, StoreError> {
+        self.read(&[]).await.map(|seen| seen.revision)
+    }
+
+    async fn page(
+        &self,
+        start: &[u8],
+        size: PageSize,
+        revision: Revision,
+    ) -> Result<PbRangeResponse, StoreError> {
+        let options = GetOptions::new()
+            .with_range(self.prefix.end())
+            .with_limit(size.keys())
+            .with_revision(revision.0);
+        let page = self
+            .members
+            .call_within(Patience::PAGE, Repeat::Always, |mut link| {
+                let (start, options) = (start.to_owned(), options.clone());
+                async move { link.kv.get(start, Some(options)).await }
+            });
+        Ok(page.await?.0)
     }
 
     /// See [`Store::watch`](super::Store::watch).
@@ -134,7 +185,24 @@ impl Etcd {
             })
             .await?;
         let members = Arc::clone(&self.members);
-        Ok(Watch::new(members, self.prefix.clone(), after, opened))
+        let now = ClusterTerm::of(&opened.header);
+        let same = {
+            let mut cluster = self.cluster();
+            let same = cluster.is_none_or(|before| now.continues(before));
+            if same && cluster.is_some() {
+                *cluster = Some(now);
+            }
+            same
+        };
+        let is_behind = opened.header.revision < after.0;
+        let ended = (is_behind || !same).then_some(StoreError::Compacted);
+        let prefix = self.prefix.clone();
+        Ok(Watch::new(members, prefix, after, opened, ended))
+    }
+
+    fn cluster(&self) -> MutexGuard<'_, Option<ClusterTerm>> {
+        // It is whole at every moment.
+        self.cluster.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// See [`Store::commit`](super::Store::commit).
@@ -232,6 +300,20 @@ impl Etcd {
     }
 }
 
+impl ClusterTerm {
+    fn of(header: &PbResponseHeader) -> Self {
+        Self {
+            id: header.cluster_id,
+            term: header.raft_term,
+        }
+    }
+
+    /// Whether this can be what became of the other.
+    fn continues(self, before: Self) -> bool {
+        self.id == before.id && self.term >= before.term
+    }
+}
+
 /// What all our keys begin with. Ends in `/`, so that no other's begin with it.
 #[derive(Clone, Debug)]
 struct Prefix(Arc<str>);
@@ -263,6 +345,9 @@ impl Prefix {
 fn entry_of(prefix: &Prefix, entry: PbKeyValue) -> Option<KeyValue> {
     let text = String::from_utf8(entry.key).ok();
     let key = text.as_deref().and_then(|key| key.strip_prefix(&*prefix.0));
+    if key == Some(upkeep::COMPACTION) {
+        return None;
+    }
     let Some(key) = key else {
         warn!(
             prefix = &*prefix.0,

@@ -7,6 +7,8 @@
 
 pub mod embedded;
 pub mod etcd;
+#[cfg(test)]
+pub mod faults;
 mod limits;
 
 use std::time::Duration;
@@ -139,6 +141,9 @@ pub enum StoreError {
     /// It cannot be reached, or has no quorum: try again later.
     #[error("the store is out of reach: {0}")]
     Unavailable(String),
+    /// It has no room left, and takes nothing until somebody makes some.
+    #[error("the store is full")]
+    Full,
     /// The lease has ended.
     #[error("the lease has ended")]
     LeaseGone,
@@ -188,7 +193,8 @@ impl Store {
         }
     }
 
-    /// Changes after a revision, usually a listing's.
+    /// Changes after a revision, usually a listing's. If the store is behind that, it is not what it
+    /// was then (restored from a backup, perhaps), which counts as changes that are no longer kept.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]. That changes are no longer kept is told by [`Watch::next`].
@@ -205,23 +211,34 @@ impl Store {
     /// Makes all changes of a transaction if its conditions hold.
     ///
     /// # Errors
-    /// [`StoreError::LeaseGone`] if a key was to hang on a lease that has ended, and
-    /// [`StoreError::Failed`] if the transaction is too large or names a key twice: nothing was
-    /// made then. After [`StoreError::Unavailable`] it may have been made or not; whoever must know
+    /// [`StoreError::LeaseGone`] if a key was to hang on a lease that has ended,
+    /// [`StoreError::Full`], and [`StoreError::Failed`] if the transaction is too large or names a
+    /// key twice: nothing was made then. After [`StoreError::Unavailable`] it may have been made or not; whoever must know
     /// reads.
     pub async fn commit(&self, transaction: &Transaction) -> Result<Committed, StoreError> {
         limits::check(transaction)?;
-        match self {
+        #[cfg(test)]
+        let fault = faults::of_this_commit();
+        #[cfg(test)]
+        if fault == Some(faults::Fault::Unreachable) {
+            return Err(faults::unavailable());
+        }
+        let committed = match self {
             Self::Embedded(store) => store.commit(transaction.clone()).await,
             Self::Etcd(store) => store.commit(transaction).await,
+        };
+        #[cfg(test)]
+        if fault == Some(faults::Fault::AnswerLost) {
+            return Err(faults::unavailable());
         }
+        committed
     }
 
     /// A new lease, which ends `ttl` after it was granted or renewed last. etcd counts in whole
     /// seconds, and rounds up.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] or [`StoreError::Failed`].
+    /// [`StoreError::Unavailable`], [`StoreError::Full`] or [`StoreError::Failed`].
     pub async fn grant(&self, ttl: Duration) -> Result<LeaseId, StoreError> {
         match self {
             Self::Embedded(store) => store.grant(ttl).await,
@@ -253,6 +270,16 @@ impl Store {
 }
 
 impl Watch {
+    /// Whether it follows the store of this name, as far as is known. The embedded store's file is
+    /// open, and nobody puts another in its place.
+    #[must_use]
+    pub fn is_of(&self, id: Option<&str>) -> bool {
+        match &self.0 {
+            Source::Embedded(_) => true,
+            Source::Etcd(watch) => id.is_none() || watch.store_id() == id,
+        }
+    }
+
     /// The next changes. Dropping the future loses none.
     ///
     /// # Errors

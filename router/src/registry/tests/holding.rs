@@ -487,3 +487,35 @@ async fn lists_come_in_pages_and_show_tenants_their_own() {
         assert_eq!((count, found.len()), (expected, expected), "{list}");
     }
 }
+
+/// Authorities are long: lists and watches name them, and one route shows them.
+#[tokio::test]
+async fn authorities_are_shown_once_with_a_single_route() {
+    let lab = Lab::new().await;
+    let a = tenant("a");
+    let pem = rcgen::generate_simple_self_signed(["ca".to_owned()]).unwrap();
+    let pem = pem.cert.pem();
+    let tls = json!({"server_name": "x", "trust": {"ca-pem": pem}});
+    let path = "/v1/routes/www.a.example.org";
+    let body = json!({"endpoints": ["10.0.1.1:1"], "tls": tls});
+    assert_eq!(lab.call(&a, "PUT", path, body).await.status, 201);
+    let body = json!({"ttl": 60, "routes": [
+        {"host": "www.a.example.org", "endpoint": "10.0.1.2:1", "tls": tls},
+    ]});
+    let w1 = "/v1/tenants/a/instances/w1";
+    assert_eq!(lab.call(&a, "PUT", w1, body).await.status, 200);
+    lab.settle().await;
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, pem.as_bytes());
+    let digest = crate::registry::hex::to_hex(digest.as_ref());
+    let list = lab.call(&a, "GET", "/v1/routes", Value::Null).await.body;
+    let listed = &list["routes"][0];
+    assert_eq!(listed["sources"].as_array().unwrap().len(), 2);
+    for source in listed["sources"].as_array().unwrap() {
+        assert_eq!(source["tls"]["trust"], json!({"ca-sha256": digest}));
+    }
+    assert!(!list.to_string().contains("CERTIFICATE"), "{list}");
+    let mut shown = lab.call(&a, "GET", path, Value::Null).await.body;
+    assert_eq!(shown["authorities"], json!({digest: pem}));
+    shown.as_object_mut().unwrap().remove("authorities");
+    assert_eq!(shown, *listed);
+}

@@ -10,6 +10,7 @@ use config::route::HostMatch;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Request};
 use serde_json::{Value, json};
+use tokio::task::AbortHandle;
 use tower::ServiceExt as _;
 
 use crate::control::RegistryUpdate;
@@ -17,6 +18,7 @@ use crate::registry::api::{Api, app};
 use crate::registry::auth::{Caller, Change, Role};
 use crate::registry::change::FileNames;
 use crate::registry::follow::{Follower, Publish};
+use crate::registry::keys::STORE_ID;
 use crate::registry::record::TicketSecrets;
 use crate::registry::route::{RegistryRoute, RouteChange};
 use crate::registry::shared::RouteRegistry;
@@ -27,8 +29,9 @@ pub(super) const MOST: usize = 40;
 
 pub(super) struct Lab {
     pub(super) registry: Arc<RouteRegistry>,
-    pub(super) published: Arc<Mutex<BTreeMap<String, Arc<RegistryRoute>>>>,
+    pub(super) published: Published,
     app: Router,
+    follower: Mutex<AbortHandle>,
     _folder: tempfile::TempDir,
 }
 
@@ -42,7 +45,7 @@ pub(super) struct Answer {
     pub(super) change: Option<Change>,
 }
 
-struct Recorder(Arc<Mutex<BTreeMap<String, Arc<RegistryRoute>>>>);
+struct Recorder(Published);
 
 /// `file.example.org` stands in a file.
 struct OneFile;
@@ -83,6 +86,15 @@ impl Publish for Recorder {
     fn followed(&mut self, _: Revision) {}
 }
 
+type Published = Arc<Mutex<BTreeMap<String, Arc<RegistryRoute>>>>;
+
+fn follow(registry: &Arc<RouteRegistry>, published: &Published) -> AbortHandle {
+    let recorder = Recorder(Arc::clone(published));
+    let window = Duration::from_millis(5);
+    let follower = Follower::new(Arc::clone(registry), recorder, window, None);
+    tokio::spawn(follower.run()).abort_handle()
+}
+
 pub(super) fn tenant(name: &str) -> Caller {
     Caller {
         id: format!("token:{name}").into(),
@@ -106,10 +118,7 @@ impl Lab {
         let store = Embedded::open(folder.path()).await.unwrap();
         let registry = Arc::new(RouteRegistry::new(Store::Embedded(store)));
         let published = Arc::default();
-        let recorder = Recorder(Arc::clone(&published));
-        let window = Duration::from_millis(5);
-        let follower = Follower::new(Arc::clone(&registry), recorder, window, None);
-        tokio::spawn(follower.run());
+        let follower = Mutex::new(follow(&registry, &published));
         let app = app(Arc::new(Api {
             registry: Arc::clone(&registry),
             files: Arc::new(OneFile),
@@ -119,8 +128,13 @@ impl Lab {
             registry,
             published,
             app,
+            follower,
             _folder: folder,
         };
+        // The follower writes it, and nothing else by itself.
+        while lab.registry.view().store_id().is_none() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
         for (name, range) in [("a", "10.0.1.0/24"), ("b", "10.0.2.0/24")] {
             let body = json!({"addresses": [range]});
             let path = format!("/v1/zones/{name}/*.{name}.example.org");
@@ -129,6 +143,16 @@ impl Lab {
         }
         lab.settle().await;
         lab
+    }
+
+    /// From now on the view stays as it is.
+    pub(super) fn stop_following(&self) {
+        self.follower.lock().unwrap().abort();
+    }
+
+    /// After [`Lab::stop_following`].
+    pub(super) fn follow_again(&self) {
+        *self.follower.lock().unwrap() = follow(&self.registry, &self.published);
     }
 
     pub(super) async fn call(
@@ -231,7 +255,12 @@ impl Lab {
         let listing = self.registry.store.list().await.unwrap();
         (
             listing.revision,
-            listing.entries.into_iter().map(|it| it.key).collect(),
+            listing
+                .entries
+                .into_iter()
+                .map(|it| it.key)
+                .filter(|key| key != STORE_ID)
+                .collect(),
         )
     }
 }

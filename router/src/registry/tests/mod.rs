@@ -2,6 +2,7 @@
 
 mod announcing;
 mod bounds;
+mod failing;
 mod holding;
 mod lab;
 mod stolen;

@@ -158,3 +158,61 @@ async fn a_break_is_bridged_or_told() {
         ["reset ", "route x.a.example.org"]
     );
 }
+
+/// Three routes in one transaction, of which the client hears one before its connection breaks.
+#[tokio::test]
+async fn a_break_within_a_transaction_loses_nothing_of_it() {
+    let lab = Lab::new().await;
+    let a = tenant("a");
+    let mut events = Events::open(&lab, &a, "", &[]).await;
+    let (_, id) = events.until_synced().await;
+    let names = ["x.a.example.org", "y.a.example.org", "z.a.example.org"];
+    let routes = names.map(|name| (name, "10.0.1.1:1"));
+    lab.call(&a, "PUT", W1, announcement(&routes)).await;
+    let first = events.next().await;
+    assert_eq!(first.kind, "route");
+    drop(events);
+    // As a browser and our client do: the last id that was seen.
+    let id = first.id.unwrap_or(id);
+    let mut resumed = Events::open(&lab, &a, "", &[("last-event-id", &id)]).await;
+    let (mut told, id) = resumed.until_synced().await;
+    told.sort();
+    assert_eq!(told, names.map(|name| format!("route {name}")));
+    // Nothing is told twice once everything was told.
+    let mut resumed = Events::open(&lab, &a, "", &[("last-event-id", &id)]).await;
+    assert_eq!(resumed.until_synced().await, (Vec::new(), id));
+}
+
+#[tokio::test]
+async fn the_last_event_of_a_transaction_says_how_far_everything_is_told() {
+    let lab = Lab::new().await;
+    let a = tenant("a");
+    let mut events = Events::open(&lab, &a, "", &[]).await;
+    events.until_synced().await;
+    let routes = ["x.a.example.org", "y.a.example.org"].map(|name| (name, "10.0.1.1:1"));
+    let put = lab.call(&a, "PUT", W1, announcement(&routes)).await;
+    let ids = [events.next().await.id, events.next().await.id];
+    assert_eq!(ids, [None, Some(put.body["revision"].to_string())]);
+}
+
+#[tokio::test]
+async fn a_list_that_breaks_off_begins_anew_with_a_reset() {
+    let lab = Lab::new().await;
+    let a = tenant("a");
+    let routes = ["x.a.example.org", "y.a.example.org"].map(|name| (name, "10.0.1.1:1"));
+    lab.call(&a, "PUT", W1, announcement(&routes)).await;
+    lab.settle().await;
+    let mut events = Events::open(&lab, &a, "", &[]).await;
+    let first = events.next().await;
+    assert_eq!(first.data["host"], "x.a.example.org");
+    drop(events);
+    // What the client has seen vanishes meanwhile.
+    lab.call(&a, "PUT", W1, announcement(&routes[1..])).await;
+    lab.settle().await;
+    let id = first.id.expect("something to resume with");
+    let mut resumed = Events::open(&lab, &a, "", &[("last-event-id", &id)]).await;
+    assert_eq!(
+        resumed.until_synced().await.0,
+        ["reset ", "route y.a.example.org"]
+    );
+}

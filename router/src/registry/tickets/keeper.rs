@@ -7,14 +7,15 @@ use tokio::sync::Notify;
 
 use super::{SLACK, TicketState, plan};
 use crate::observe::metrics;
-use crate::registry::jitter::fraction;
+use crate::registry::jitter::{Pauses, fraction};
 use crate::registry::keys::{TICKET_FRESH, TICKET_SECRETS};
 use crate::registry::record::TicketSecrets;
+use crate::registry::shared::RouteRegistry;
 use crate::registry::store::{Committed, Listing, Range, Store, StoreError};
 use crate::tls::SharedTickets;
 
-/// First and longest pause after a rotation that failed.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// After a rotation that failed.
+const PAUSES: Pauses = Pauses::new(Duration::from_millis(500), Duration::from_secs(30));
 /// Routers see the lease end at the same moment. Each waits for a random part of this, so that most
 /// find the work done.
 const MANNERS: Duration = Duration::from_secs(1);
@@ -100,19 +101,21 @@ impl TicketFeed {
 }
 
 impl Rotation {
-    /// Looks once at the start, and then whenever the feed says so, until the runtime ends.
-    pub async fn run(self, store: &Store) {
+    /// Looks once at the start, and then whenever the feed says so, until the runtime ends. Nothing
+    /// is written while the store is not followed: it may be another one than it should be.
+    pub async fn run(self, registry: &RouteRegistry) {
         loop {
-            self.rotate_until_done(store).await;
+            registry.wait_until_reachable().await;
+            self.rotate_until_done(registry).await;
             self.due.notified().await;
             tokio::time::sleep(MANNERS.mul_f64(fraction())).await;
         }
     }
 
-    async fn rotate_until_done(&self, store: &Store) {
-        let mut pause = PAUSES.0;
+    async fn rotate_until_done(&self, registry: &RouteRegistry) {
+        let mut pauses = PAUSES;
         loop {
-            match rotate(store, self.period).await {
+            match rotate(&registry.store, self.period).await {
                 Ok(Rotated::Here(epoch)) => {
                     return tracing::info!(epoch, "secrets of session tickets rotated");
                 }
@@ -125,8 +128,8 @@ impl Rotation {
                         }
                         _ => tracing::error!(%error, "secrets of session tickets are not rotated"),
                     }
-                    tokio::time::sleep(pause.mul_f64(0.5 + fraction() / 2.0)).await;
-                    pause = (pause * 2).min(PAUSES.1);
+                    tokio::time::sleep(pauses.next(fraction())).await;
+                    registry.wait_until_reachable().await;
                 }
             }
         }

@@ -321,7 +321,7 @@ async fn secrets_come_into_force_where_the_store_is_followed() {
         let follower = Follower::new(Arc::clone(&registry), Feed(feed), HOUR, None);
         tokio::spawn(follower.run());
         let registry = Arc::clone(&registry);
-        tokio::spawn(async move { rotation.run(&registry.store).await });
+        tokio::spawn(async move { rotation.run(&registry).await });
         tickets
     });
     for epoch in 1..=3 {

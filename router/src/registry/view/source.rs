@@ -21,6 +21,8 @@ pub struct Source {
     pub spec: Box<RouteSource>,
     /// TLS towards its endpoints; the same object for all sources that say the same.
     pub tls: Option<Arc<Tls>>,
+    /// SHA-256 of the authorities' PEM in `tls`, in hexadecimal, if it has any.
+    pub ca: Option<Arc<str>>,
     /// When it came.
     pub created: Revision,
     /// When it changed last.

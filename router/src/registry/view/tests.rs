@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::registry::keys;
+use crate::registry::store::Listing;
 
 fn host(text: &str) -> HostMatch {
     HostMatch::parse(text).unwrap()

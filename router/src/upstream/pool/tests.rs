@@ -222,3 +222,26 @@ async fn what_fails_its_checks_is_passed_over_unless_nothing_else_is_left() {
     drop(b_listener);
     assert_eq!(used().await, [a]);
 }
+
+#[tokio::test]
+async fn a_host_that_fell_silent_takes_its_unused_connections_along_and_rests() {
+    let scene = Scene::new();
+    let ((a_listener, a), (_b, b)) = (listener().await, listener().await);
+    let upstream = scene.announce(&[a, b]);
+    let (busy, unused) = (
+        scene.lease_on(&upstream, a).await,
+        scene.lease_on(&upstream, a).await,
+    );
+    let _busy_there = a_listener.accept().await.unwrap();
+    scene.pools.put(unused, &scene.settings);
+    let state = Rc::clone(&busy.endpoint);
+    scene
+        .pools
+        .lost(&state, scene.settings.timeouts.endpoint_rest);
+    // Whoever comes now goes elsewhere, and finds nothing here when there is nowhere else.
+    for _ in 0..10 {
+        assert_eq!(scene.lease(&upstream).await.address(), b);
+    }
+    let only = scene.announce(&[a]);
+    assert!(!scene.lease(&only).await.reused);
+}

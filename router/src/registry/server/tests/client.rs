@@ -107,6 +107,18 @@ impl Client {
         })
     }
 
+    /// By HTTP/2, with so many bytes that a stream may send before it was read.
+    pub(super) async fn over_windows_of(
+        stream: TlsStream<TcpStream>,
+        bytes: u32,
+    ) -> Result<Self, Failure> {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder.initial_stream_window_size(bytes);
+        let (client, connection) = builder.handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        Ok(Self::Two(client))
+    }
+
     pub(super) async fn begin(
         &mut self,
         request: Request<Full<Bytes>>,

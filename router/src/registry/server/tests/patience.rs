@@ -126,6 +126,26 @@ async fn a_client_that_does_not_take_its_answer_is_cut_off() {
     }
 }
 
+/// An answer that is stuck is not kept because others on the same connection get through.
+#[tokio::test]
+async fn a_stuck_answer_is_cut_off_whatever_else_is_asked() {
+    let setup = Setup::with(impatient(), 1000);
+    let pair = setup.clients.client(&[ACME]);
+    for path in ["/v1/big", "/v1/flood"] {
+        let config = config(&setup.own, Some(&pair), Http::Two);
+        let stream = tls(config, "127.0.0.1", setup.address()).await.unwrap();
+        let mut client = Client::over_windows_of(stream, 64).await.unwrap();
+        let stuck = client.begin(request("GET", path, None, "")).await.unwrap();
+        let cut = async || {
+            tokio::time::sleep(SHORT / 8).await;
+            client.get("/v1/who", None).await.is_err()
+        };
+        let patience = timeout(PATIENCE, setup.until("the connection is cut", cut));
+        patience.await.expect("an answer, or the end");
+        drop(stuck);
+    }
+}
+
 #[tokio::test]
 async fn a_body_is_as_long_as_it_may_be_and_no_longer() {
     let setup = Setup::new();

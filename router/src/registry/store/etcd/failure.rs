@@ -43,7 +43,16 @@ fn of_status(status: &Status) -> Failure {
         Code::NotFound if says("requested lease not found") => {
             Failure::Answer(StoreError::LeaseGone)
         }
+        // An alarm of the whole cluster, which stays until an operator disarms it.
+        Code::ResourceExhausted if says("database space exceeded") => {
+            Failure::Answer(StoreError::Full)
+        }
         Code::OutOfRange if says("has been compacted") => Failure::Answer(StoreError::Compacted),
+        // What tonic says of an answer that is larger than it may be: a smaller one can be asked for.
+        Code::OutOfRange if says("message length too large") => Failure::Member {
+            reason: status.message().to_owned(),
+            undone: false,
+        },
         Code::NotFound
         | Code::OutOfRange
         | Code::InvalidArgument
@@ -51,7 +60,7 @@ fn of_status(status: &Status) -> Failure {
         | Code::PermissionDenied
         | Code::Unauthenticated
         | Code::Unimplemented => failed(),
-        // Full (until somebody makes room), overloaded, not the leader; or nobody is.
+        // Overloaded, not the leader; or nobody is.
         Code::ResourceExhausted | Code::FailedPrecondition => Failure::Member {
             reason: status.message().to_owned(),
             undone: true,
@@ -105,6 +114,11 @@ mod tests {
                 StoreError::Compacted,
             ),
             (
+                Code::ResourceExhausted,
+                "etcdserver: mvcc: database space exceeded",
+                StoreError::Full,
+            ),
+            (
                 Code::InvalidArgument,
                 "etcdserver: too many operations in txn request",
                 StoreError::Failed("etcd: etcdserver: too many operations in txn request".into()),
@@ -119,8 +133,13 @@ mod tests {
             (Code::Unavailable, "etcdserver: leader changed", false),
             (
                 Code::ResourceExhausted,
-                "etcdserver: mvcc: database space exceeded",
+                "etcdserver: too many requests",
                 true,
+            ),
+            (
+                Code::OutOfRange,
+                "Error, decoded message length too large: found 9 bytes, the limit is: 8 bytes",
+                false,
             ),
             (Code::Unknown, "transport error", false),
             (Code::Cancelled, "Timeout expired", false),

@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use config::router::EtcdStore;
-use etcd_client::{Channel, Client, ConnectOptions, Error, KvClient, LeaseClient, WatchClient};
+use etcd_client::{
+    Channel, Client, ConnectOptions, Error, KvClient, LeaseClient, MaintenanceClient, WatchClient,
+};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
 use tonic::transport::{ClientTlsConfig, Endpoint};
@@ -14,15 +16,36 @@ use super::super::StoreError;
 use super::failure::{Failure, with_causes};
 use super::identity::{Files, Stamp};
 
-/// How long a call may take, whoever is asked.
-pub(super) const DEADLINE: Duration = Duration::from_secs(3);
-/// How long one member may take while others are left to ask, and a connection.
-const ATTEMPT: Duration = Duration::from_secs(1);
+/// How long a connection may take.
+const CONNECTING: Duration = Duration::from_secs(1);
 /// Flow control's windows: listings are megabytes.
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 /// The largest answer: a page of a listing or what a claim has to see, and not a wrong length.
 const LARGEST_ANSWER: usize = 256 * 1024 * 1024;
+
+/// How long to wait for an answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// Whoever is asked.
+    pub(super) deadline: Duration,
+    /// One member, while others are left to ask.
+    pub(super) attempt: Duration,
+}
+
+impl Patience {
+    /// For whatever is small.
+    pub(super) const CALL: Self = Self {
+        deadline: Duration::from_secs(3),
+        attempt: Duration::from_secs(1),
+    };
+    /// For a page of a listing, which takes as long as the network needs for its bytes. One that
+    /// takes longer is asked for again as a smaller one, so that other members are asked that.
+    pub(super) const PAGE: Self = Self {
+        deadline: Duration::from_secs(5),
+        attempt: Duration::from_secs(5),
+    };
+}
 
 /// Which calls are made again, at another member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +80,7 @@ pub(super) struct Link {
     pub(super) kv: KvClient,
     pub(super) lease: LeaseClient,
     pub(super) watch: WatchClient,
+    pub(super) maintenance: MaintenanceClient,
     pub(super) place: Place,
     stamp: Stamp,
 }
@@ -98,7 +122,7 @@ impl Members {
         })
     }
 
-    /// Calls one member after the other until one answers, within [`DEADLINE`].
+    /// Calls one member after the other until one answers, within [`Patience::CALL`].
     ///
     /// # Errors
     /// What the cluster answers, or [`StoreError::Unavailable`].
@@ -110,16 +134,34 @@ impl Members {
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let deadline = Instant::now() + DEADLINE;
+        self.call_within(Patience::CALL, repeat, action).await
+    }
+
+    /// The same, with another patience.
+    ///
+    /// # Errors
+    /// As [`Members::call`].
+    pub(super) async fn call_within<T, F>(
+        &self,
+        patience: Patience,
+        repeat: Repeat,
+        action: impl Fn(Link) -> F,
+    ) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let deadline = Instant::now() + patience.deadline;
         let mut troubles = Troubles::default();
         let first = self.preferred.load(Ordering::Relaxed);
         // The first twice: its connection may have been closed long ago without a word.
         for attempt in 0..=self.members.len() {
             let index = (first + attempt) % self.members.len();
             let last = attempt == self.members.len();
-            let soon = deadline.min(Instant::now() + ATTEMPT);
+            let begun = Instant::now();
+            let soon = deadline.min(begun + patience.attempt);
+            let connecting = soon.min(begun + CONNECTING);
             let address = &self.members[index].address;
-            let link = match timeout_at(soon, self.link(index)).await {
+            let link = match timeout_at(connecting, self.link(index)).await {
                 Ok(Ok(link)) => link,
                 Ok(Err(reason)) => {
                     troubles.add(address, &reason);
@@ -131,12 +173,12 @@ impl Members {
                 }
             };
             let place = link.place;
-            let patience = match repeat {
+            let until = match repeat {
                 Repeat::Always if !last => soon,
                 // Nobody else will be asked, so that a leader may as well be elected meanwhile.
                 Repeat::Always | Repeat::IfUndone => deadline,
             };
-            let (reason, undone) = match timeout_at(patience, action(link)).await {
+            let (reason, undone) = match timeout_at(until, action(link)).await {
                 Ok(Ok(answer)) => {
                     self.preferred.store(index, Ordering::Relaxed);
                     return Ok(answer);
@@ -226,6 +268,7 @@ impl Members {
         Ok(Link {
             kv: calls.kv_client().max_decoding_message_size(LARGEST_ANSWER),
             lease: calls.lease_client(),
+            maintenance: calls.maintenance_client(),
             watch: watches
                 .watch_client()
                 .max_decoding_message_size(LARGEST_ANSWER),
@@ -248,7 +291,7 @@ fn endpoint(address: &str) -> Result<Endpoint, StoreError> {
     // No pings of HTTP/2: etcd ends connections that ping more often than every 5 s
     // (`--grpc-keepalive-min-time`). Calls have deadlines, and a watch asks for itself.
     Ok(Endpoint::from(uri)
-        .connect_timeout(ATTEMPT)
+        .connect_timeout(CONNECTING)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW))
 }

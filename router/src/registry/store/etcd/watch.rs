@@ -1,13 +1,19 @@
 //! Follows the keys under a prefix.
+//!
+//! etcd takes a watch from a revision that is yet to come, and is silent until then. So a cluster that
+//! was restored from a backup, or made anew, would be followed in vain: every watch is checked against
+//! what the cluster is when it begins.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use etcd_client::proto::PbResponseHeader as ResponseHeader;
 use etcd_client::{
     Error, EventType, WatchOptions, WatchRequestSender, WatchResponse, WatchResponseStream,
 };
 use tokio::time::{Instant, timeout_at};
 
+use super::super::super::keys::STORE_ID;
 use super::super::{Batch, Event, Revision, StoreError};
 use super::failure::Failure;
 use super::members::{Link, Members, Place};
@@ -32,6 +38,7 @@ pub struct Watch {
     /// The answer that it began with, which may be the last.
     first: Option<WatchResponse>,
     ended: Option<StoreError>,
+    store_id: Option<String>,
 }
 
 /// A stream of a watch that the member has confirmed.
@@ -40,6 +47,9 @@ pub(super) struct Opened {
     requests: WatchRequestSender,
     responses: WatchResponseStream,
     first: WatchResponse,
+    /// The cluster at that moment, or later.
+    pub(super) header: ResponseHeader,
+    store_id: Option<String>,
 }
 
 /// Asks a member for everything after a revision.
@@ -57,12 +67,21 @@ pub(super) async fn open(
     let (requests, mut responses) = stream.split();
     // So that a member which does not answer is not waited for later on.
     match responses.message().await? {
-        Some(first) => Ok(Opened {
-            place: link.place,
-            requests,
-            responses,
-            first,
-        }),
+        Some(first) => {
+            // After it, and on the same connection: whatever comes in the place of this cluster
+            // later on cannot be mistaken for it, for the watch ends with the connection.
+            let answer = link.kv.get(prefix.of(STORE_ID), None).await?.0;
+            let missing = || Error::WatchError("an answer without a header".into());
+            let entry = answer.kvs.into_iter().next();
+            Ok(Opened {
+                place: link.place,
+                requests,
+                responses,
+                first,
+                header: answer.header.ok_or_else(missing)?,
+                store_id: entry.and_then(|it| String::from_utf8(it.value).ok()),
+            })
+        }
         None => Err(Error::WatchError("it ended before it began".into())),
     }
 }
@@ -73,6 +92,7 @@ impl Watch {
         prefix: Prefix,
         after: Revision,
         opened: Opened,
+        ended: Option<StoreError>,
     ) -> Self {
         Self {
             members,
@@ -84,8 +104,14 @@ impl Watch {
             heard: Instant::now(),
             asked: None,
             first: Some(opened.first),
-            ended: None,
+            ended,
+            store_id: opened.store_id,
         }
+    }
+
+    /// The name of the store when the watch began.
+    pub(in super::super) fn store_id(&self) -> Option<&str> {
+        self.store_id.as_deref()
     }
 
     /// See [`Watch::next`](super::super::Watch::next).
