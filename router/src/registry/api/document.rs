@@ -37,9 +37,11 @@ const ITEMS: [(&str, &str, &str); 4] = [
     ("ZoneSpec", "addresses", RANGE),
 ];
 
+/// Names of a path, each with where it comes from.
+type Names = &'static [(&'static str, &'static str)];
 /// What was made by a call with PUT or POST, and what undoes it with the same names: paths, and where
 /// the names of the second one come from (OpenAPI 3.1, link objects).
-const UNDONE: [(&str, &str, &str, &[(&str, &str)]); 4] = [
+const UNDONE: [(&str, &str, &str, Names); 4] = [
     (
         "/v1/routes/{host}",
         "put",

@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::Api;
-use super::extract::{Json, Path, Query};
+use super::extract::{Json, NoQuery, Path, Query};
 use super::pages::Page;
 use super::problem::{Problem, reason};
 use super::responses::{Always, ForConditions, ForNames};
@@ -113,6 +113,7 @@ pub(super) async fn get(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Path(host): Path<String>,
+    _: NoQuery,
 ) -> Result<Response, Problem> {
     let host = valid::host(&host)?;
     let view = api.registry.view();
@@ -199,6 +200,7 @@ pub(super) async fn delete(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Path(host): Path<String>,
+    _: NoQuery,
     headers: HeaderMap,
 ) -> Result<(StatusCode, Extension<Change>), Problem> {
     let host = valid::host(&host)?;

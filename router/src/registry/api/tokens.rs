@@ -24,6 +24,7 @@ use crate::registry::change;
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
+    _: NoQuery,
 ) -> Result<Json<Tokens>, Problem> {
     valid::operator(&caller)?;
     let view = api.registry.view();
