@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod announcement;
 pub mod cluster;
 pub mod document;
 pub mod error;

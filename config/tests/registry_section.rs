@@ -59,6 +59,7 @@ fn defaults() {
         certificate: "/etc/gatehouse/registry.crt".into(),
         key: "/etc/gatehouse/registry.key".into(),
         client_ca: Some("/etc/gatehouse/tenants.pem".into()),
+        client_crl: None,
         operators: None,
         audit_log: None,
         requests_per_second: 50,
@@ -155,6 +156,14 @@ fn api() {
         (last, "client_ca: t\n    bytes_per_tenant: 1KiB"),
         "api.bytes_per_tenant: must be from 1048576B to 1073741824B",
     );
+    refused(
+        API,
+        (last, "operators: o\n    client_crl: t.crl"),
+        "api.client_crl: revokes nothing without `client_ca`; name the authorities",
+    );
+    let revoking = API.replace(last, "client_ca: t\n    client_crl: t.crl");
+    let revoking = parse(&revoking).unwrap().registry.unwrap().api.unwrap();
+    assert_eq!(revoking.client_crl, Some("/etc/gatehouse/t.crl".into()));
     let nobody = API.replace("    client_ca: tenants.pem\n", "");
     refused(
         &nobody,

@@ -4,13 +4,31 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may be blunt")]
 
+use std::collections::BTreeMap;
+
 use harness::ca::KeyKind;
 use harness::edge::Edge;
 use harness::router;
 use harness::tool::Tool;
+use serde_json::Value;
 
 /// What is asked per call and phase, at most.
 const EXAMPLES: &str = "25";
+
+/// Zones in which the document's examples lie.
+const ZONES: [&str; 2] = ["*.acme.example.org", "*.k8s.example.org"];
+
+/// Every change that the API can make.
+const ACTIONS: [&str; 8] = [
+    "put-route",
+    "delete-route",
+    "announce",
+    "withdraw",
+    "lease-zone",
+    "take-zone-back",
+    "create-token",
+    "revoke-token",
+];
 
 #[test]
 fn it_keeps_what_its_document_promises() {
@@ -47,7 +65,7 @@ fn it_keeps_what_its_document_promises() {
     // So that the examples of the document are more than refusals.
     let own = folder.join("fuzzer.token");
     harness::folder::write_secret(&own, token).unwrap();
-    for pattern in ["*.acme.example.org", "*.k8s.example.org"] {
+    for pattern in ZONES {
         router::tool(&[
             "registry",
             "zone",
@@ -110,10 +128,50 @@ fn it_keeps_what_its_document_promises() {
     println!("schemathesis: {generated} requests, {passed} answered as the document promises");
     assert_eq!(generated, passed);
     assert!(generated.parse::<u32>().unwrap() > 300, "{generated}");
+    assert!(
+        sequences(&output.stdout) > 0,
+        "no sequence of calls was made: {}",
+        output.stdout
+    );
+    // What promises nothing but refusals is kept by refusing everything.
+    let page = router.admin("/metrics").unwrap();
+    for code in ["200", "201", "204"] {
+        let begins = format!("router_registry_requests_total{{code=\"{code}\"}} ");
+        let count = page.lines().find_map(|line| line.strip_prefix(&begins));
+        println!("answered with {code}: {count:?}");
+        let count: f64 = count.map_or(0.0, |count| count.parse().unwrap());
+        assert!(count > 0.0, "nothing was answered with {code}: {page}");
+    }
+    let audit = std::fs::read_to_string(folder.join("audit.jsonl")).unwrap();
+    let done: BTreeMap<String, usize> = audit
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        // The zones before it are not schemathesis's.
+        .skip(ZONES.len())
+        .filter(|line| line["outcome"] == "done")
+        .fold(BTreeMap::new(), |mut done, line| {
+            *done
+                .entry(line["action"].as_str().unwrap().to_owned())
+                .or_default() += 1;
+            done
+        });
+    println!("changes that were made: {done:?}");
+    for action in ACTIONS {
+        assert!(done.contains_key(action), "{action}: {done:?}");
+    }
     let log = router.log();
     for word in ["panicked", "a mistake", "ERROR"] {
         assert!(!log.contains(word), "{log}");
     }
     assert!(!log.contains(token), "no token in the log");
     router.terminate();
+}
+
+/// How many sequences of calls went well in the stateful phase; 0 if there was none.
+fn sequences(report: &str) -> u32 {
+    let phase = report.split_once("Stateful (in").map(|(_, rest)| rest);
+    let lines = phase.into_iter().flat_map(str::lines).map(str::trim);
+    let count = lines.filter_map(|line| line.split_once(" passed")).next();
+    let count = count.map(|(count, _)| count.rsplit(' ').next().unwrap_or(""));
+    count.map_or(0, |count| count.parse().unwrap())
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::{Announcement, Check, Credentials, Probe, RegistrarConfig};
+use crate::announcement::{MOST_ROUTES, TTL_SECONDS};
 use crate::error::{InvalidValue, quoted};
 use crate::net::kinds::{duration, label, socket_address};
 use crate::net::url::{https_url, url};
@@ -13,10 +14,6 @@ use crate::reader::kinds::{
 };
 use crate::reader::{Fields, Mapping};
 use crate::route::{HostMatch, UpstreamProtocol};
-
-/// The bounds of the registry's API.
-const LONGEST_TTL: Duration = Duration::from_secs(60 * 60);
-const MAX_ANNOUNCEMENTS: usize = 32;
 
 impl Mapping for RegistrarConfig {
     fn fields(f: &mut Fields<'_>) -> Option<Self> {
@@ -42,17 +39,18 @@ impl Mapping for RegistrarConfig {
             "What proves the tenant: `certificate` and `key`, or `token`.",
             mapping::<Credentials>(),
         );
-        let seconds = |least| duration().within(Duration::from_secs(least), LONGEST_TTL);
+        let [shortest, longest] = [TTL_SECONDS.start(), TTL_SECONDS.end()]
+            .map(|&seconds| Duration::from_secs(seconds.into()));
         let ttl = f.defaulted(
             "ttl",
             "How long an announcement holds without renewal, 5s to 1h.",
-            seconds(5),
+            duration().within(shortest, longest),
             json!("60s"),
         );
         let renew = f.defaulted(
             "renew",
             "How often it is renewed; at most half of `ttl`.",
-            seconds(1),
+            duration().within(Duration::from_secs(1), longest),
             json!("20s"),
         );
         let admin = f.optional(
@@ -63,7 +61,7 @@ impl Mapping for RegistrarConfig {
         let routes = f.required(
             "routes",
             "What is announced; 1 to 32.",
-            list(placed(mapping::<Announcement>())).of_length(1..=MAX_ANNOUNCEMENTS),
+            list(placed(mapping::<Announcement>())).of_length(1..=MOST_ROUTES),
         );
         if let Some(Some(admin)) = &admin
             && !admin.value.ip().is_loopback()

@@ -40,6 +40,9 @@ pub struct RegistryApi {
     /// Beside the embedded store either this or `operators` is there: nobody else could issue the
     /// first token.
     pub client_ca: Option<PathBuf>,
+    /// PEM file of revocation lists that those authorities signed: client certificates that stand in
+    /// one are refused. With `client_ca` only.
+    pub client_crl: Option<PathBuf>,
     /// File of the operators' hashed tokens, as `router registry token create --operator` writes
     /// it.
     pub operators: Option<PathBuf>,

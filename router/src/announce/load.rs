@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use config::ConfigErrors;
+use config::announcement::MOST_PEM_BYTES;
 use config::error::InvalidValue;
 use config::net::kinds::check_label;
 use config::registrar::{Announcement, Credentials as ConfiguredCredentials, RegistrarConfig};
@@ -17,8 +18,6 @@ use crate::registry::client::{Address, ClientError, Credentials, LoadedCredentia
 use crate::registry::record::{Protocol, Tls, Trust};
 use crate::tls::authorities;
 
-/// Longest PEM text of authorities that the registry takes.
-const MAX_PEM: u64 = 64 << 10;
 /// The host's name.
 const HOSTNAME: &str = "/proc/sys/kernel/hostname";
 
@@ -171,7 +170,7 @@ fn announced(announcement: Announcement) -> Result<Wanted, ConfigErrors> {
 /// must not be sent to anybody.
 pub fn certificates(file: &Path) -> Result<String, ConfigErrors> {
     let refuse = |reason: String| ConfigErrors::whole_file(file, InvalidValue::new(reason));
-    let bytes = files::read_bounded(file, MAX_PEM)?;
+    let bytes = files::read_bounded(file, MOST_PEM_BYTES as u64)?;
     authorities(&bytes).map_err(refuse)?;
     let text = String::from_utf8_lossy(&bytes);
     let mut kept = String::with_capacity(text.len());

@@ -2,7 +2,9 @@
 //! verdict comes out, and the [`Basis`] that it rests on is a condition of the transaction.
 //!
 //! A name is free for a tenant if
-//! - one of its zones covers it, and each endpoint is in an address range of such a zone;
+//! - one of its zones covers it, and each endpoint is in an address range of such a zone. An address
+//!   that is this router's own affair (loopback, link-local: cloud metadata, the admin page) must be
+//!   meant: a range that holds such addresses and others does not lease them;
 //! - nobody else has a source under this very rule;
 //! - no wider suffix of somebody else takes it, unless that one is shared;
 //! - if it is a suffix: it takes no name of somebody else, unless it is shared itself.
@@ -12,8 +14,10 @@
 
 use std::borrow::Borrow;
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::LazyLock;
 
+use config::net::IpRange;
 use config::route::HostMatch;
 
 use super::keys::{self, Key};
@@ -186,7 +190,7 @@ fn allowing(covering: &[(&str, Zone)], endpoints: &[SocketAddr]) -> Result<Vec<S
     for endpoint in endpoints {
         let has = |zone: &Zone| {
             let mut ranges = zone.addresses.iter();
-            ranges.any(|range| range.contains(endpoint.ip()))
+            ranges.any(|range| leases(range, endpoint.ip()))
         };
         if chosen.iter().any(|(_, zone)| has(zone)) {
             continue;
@@ -199,6 +203,40 @@ fn allowing(covering: &[(&str, Zone)], endpoints: &[SocketAddr]) -> Result<Vec<S
     Ok(chosen.into_iter().map(|it| it.0.to_owned()).collect())
 }
 
+/// Addresses that mean something else on every machine, and are leased by ranges within them only.
+const LOCAL: [&str; 4] = ["127.0.0.0/8", "::1", "169.254.0.0/16", "fe80::/10"];
+/// Addresses that are nobody's endpoint, whatever a zone says.
+const NOBODYS: [&str; 5] = [
+    "0.0.0.0/8",
+    "224.0.0.0/4",
+    "255.255.255.255",
+    "::",
+    "ff00::/8",
+];
+
+/// [`LOCAL`] and [`NOBODYS`], read.
+static KINDS: LazyLock<[Vec<IpRange>; 2]> = LazyLock::new(|| {
+    let read = |texts: &[&str]| {
+        let ranges = texts.iter().map(|text| IpRange::parse(text));
+        ranges
+            .collect::<Result<_, _>>()
+            .expect("these are ranges, as a test reads")
+    };
+    [read(&LOCAL), read(&NOBODYS)]
+});
+
+/// Whether a zone's range leases an address. IPv4 is judged as IPv4, however it is written.
+fn leases(range: &IpRange, address: IpAddr) -> bool {
+    let [local, nobodys] = &*KINDS;
+    let holds = |kind: &&IpRange| kind.contains(address);
+    range.contains(address)
+        && !nobodys.iter().any(|kind| holds(&kind))
+        && local
+            .iter()
+            .filter(holds)
+            .all(|kind| kind.contains(range.base()) && kind.prefix() <= range.prefix())
+}
+
 /// The first endpoint whose address is in none of these zones.
 pub(super) fn outside<'a>(
     zones: &[impl Borrow<Zone>],
@@ -206,7 +244,7 @@ pub(super) fn outside<'a>(
 ) -> Option<&'a SocketAddr> {
     endpoints.iter().find(|endpoint| {
         let mut ranges = zones.iter().flat_map(|zone| &zone.borrow().addresses);
-        !ranges.any(|range| range.contains(endpoint.ip()))
+        !ranges.any(|range| leases(range, endpoint.ip()))
     })
 }
 
@@ -333,6 +371,43 @@ mod tests {
         assert_eq!(rests_on(&["10.0.6.1:1", "10.0.7.2:1"]), Ok(2));
         assert_eq!(rests_on(&["10.1.0.1:1", "10.0.7.2:1"]), Ok(1));
         rests_on(&["10.0.7.1:1", "192.0.2.1:1"]).unwrap_err();
+    }
+
+    #[test]
+    fn a_broad_zone_leases_nothing_that_is_local_to_routers() {
+        let refused = |address: &str| {
+            let stray = address.parse().unwrap();
+            Err(Refusal::AddressOutsideZones(stray))
+        };
+        for (range, address, leased) in [
+            ("0.0.0.0/1", "10.0.0.1:1", true),
+            ("0.0.0.0/1", "127.0.0.1:9900", false),
+            ("126.0.0.0/7", "127.0.0.1:9900", false),
+            ("0.0.0.0/1", "[::ffff:127.0.0.1]:9900", false),
+            ("0.0.0.0/0", "127.0.0.1:9900", false),
+            ("128.0.0.0/1", "169.254.169.254:80", false),
+            ("0.0.0.0/1", "0.0.0.0:80", false),
+            ("0.0.0.0/8", "0.0.0.0:80", false),
+            ("224.0.0.0/4", "224.0.0.1:80", false),
+            ("::/1", "[::1]:9900", false),
+            ("::/0", "[::1]:9900", false),
+            ("8000::/1", "[fe80::1]:80", false),
+            ("8000::/1", "[fd00::1]:80", true),
+            ("ff00::/8", "[ff02::1]:80", false),
+            // Meant.
+            ("127.0.0.0/8", "127.0.0.1:9900", true),
+            ("127.0.0.5", "127.0.0.5:80", true),
+            ("127.0.0.0/8", "[::ffff:127.0.0.1]:9900", true),
+            ("::ffff:127.0.0.0/104", "127.0.0.1:9900", true),
+            ("::1", "[::1]:9900", true),
+            ("169.254.7.0/24", "169.254.7.1:80", true),
+            ("fe80::/10", "[fe80::1]:80", true),
+        ] {
+            let zone = [zone("acme", "*.acme.org", range)];
+            let expected = if leased { Ok(()) } else { refused(address) };
+            let judged = claim("www.acme.org", false, address, &zone);
+            assert_eq!(judged, expected, "{range} {address}");
+        }
     }
 
     #[test]

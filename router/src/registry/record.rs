@@ -6,7 +6,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use config::error::InvalidValue;
 use config::net::IpRange;
+use config::route::HostMatch;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -125,6 +127,50 @@ pub struct Token {
     /// When it stops being valid, in seconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<u64>,
+    /// What it is good for; everything that is the tenant's when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Scope>,
+}
+
+/// What a tenant's credential is good for, within what is the tenant's. A field that is not known
+/// makes the whole unreadable: it would be a limit that is not kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Scope {
+    /// It announces and withdraws as this instance, and puts no routes. Without it, it announces
+    /// nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 63)]
+    pub instance: Option<String>,
+    /// Names that it may hold: one, or a star and what they end with, as of a zone. Every name of
+    /// the tenant's zones when there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>, max_items = 32)]
+    pub patterns: Vec<Pattern>,
+    /// Addresses or ranges where its endpoints may be. Every address of the tenant's zones when
+    /// there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>, max_items = 256)]
+    pub addresses: Vec<IpRange>,
+}
+
+/// Names that are allowed, as text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Pattern(pub HostMatch);
+
+impl TryFrom<String> for Pattern {
+    type Error = InvalidValue;
+
+    fn try_from(text: String) -> Result<Self, InvalidValue> {
+        HostMatch::parse(&text).map(Self)
+    }
+}
+
+impl From<Pattern> for String {
+    fn from(Pattern(pattern): Pattern) -> Self {
+        pattern.to_string()
+    }
 }
 
 /// The secrets from which routers derive the keys of session tickets: previous, current, next.

@@ -1,8 +1,9 @@
 //! A throw-away authority, for tests of whatever speaks TLS.
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    PKCS_ECDSA_P256_SHA256, SanType, SignatureAlgorithm, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, PKCS_ECDSA_P256_SHA256,
+    RevokedCertParams, SanType, SerialNumber, SignatureAlgorithm, date_time_ymd,
 };
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -21,6 +22,7 @@ pub(crate) struct Authority {
 pub(crate) struct Pair {
     pub(crate) chain: String,
     pub(crate) key: String,
+    serial: SerialNumber,
 }
 
 impl Authority {
@@ -69,6 +71,26 @@ impl Authority {
         self.issue(params, &PKCS_ECDSA_P256_SHA256, (VALID.0, year))
     }
 
+    /// A list of these certificates, which was to be renewed long ago.
+    pub(crate) fn revoking(&self, revoked: &[&Pair]) -> String {
+        let revoked = revoked.iter().map(|pair| RevokedCertParams {
+            serial_number: pair.serial.clone(),
+            revocation_time: date_time_ymd(2020, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(2020, 2, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let list = list.signed_by(&self.issuer).expect("a list");
+        list.pem().expect("PEM")
+    }
+
     fn issue(
         &self,
         mut params: CertificateParams,
@@ -78,8 +100,11 @@ impl Authority {
         let key = KeyPair::generate_for(algorithm).expect("a key");
         params.not_before = date_time_ymd(years.0, 1, 1);
         params.not_after = date_time_ymd(years.1, 1, 1);
+        let serial = SerialNumber::from_slice(&key.public_key_raw()[1..9]);
+        params.serial_number = Some(serial.clone());
         let chain = params.signed_by(&key, &self.issuer).expect("a certificate");
         Pair {
+            serial,
             chain: chain.pem(),
             key: key.serialize_pem(),
         }

@@ -117,6 +117,19 @@ impl Mapping for ReadApi {
              absent.",
             FilePath,
         );
+        let client_crl = f.optional(
+            "client_crl",
+            "PEM file of revocation lists that these authorities signed: client certificates in one \
+             are refused.",
+            FilePath,
+        );
+        if let (Some(None), Some(Some(_))) = (&client_ca, &client_crl) {
+            let reason = InvalidValue::new("revokes nothing without `client_ca`");
+            f.refuse(
+                "client_crl",
+                reason.help("name the authorities that signed it, or leave it out"),
+            );
+        }
         let operators = f.optional(
             "operators",
             "File of the operators' hashed tokens, readable by the router's user alone.",
@@ -159,6 +172,7 @@ impl Mapping for ReadApi {
                 certificate: certificate?,
                 key: key?,
                 client_ca: client_ca?,
+                client_crl: client_crl?,
                 operators: operators?,
                 audit_log: audit_log?,
                 requests_per_second: u32::try_from(requests_per_second?).ok()?,

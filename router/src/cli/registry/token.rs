@@ -6,6 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
+use config::net::IpRange;
 use daemon::files::Replacement;
 use daemon::output;
 use serde_json::json;
@@ -17,6 +18,7 @@ use crate::cli::OK;
 use crate::cli::table::table;
 use crate::observe::timestamp::date;
 use crate::registry::api::types::{Token, TokenSpec};
+use crate::registry::record::{Pattern, Scope};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TokenCommand {
@@ -64,6 +66,15 @@ pub(super) struct CreateArgs {
     /// It stops being valid after this time [default: never]
     #[arg(long, value_name = "DURATION", value_parser = seconds, conflicts_with = "operator")]
     expires_in: Option<u32>,
+    /// It announces as this instance only, and puts no routes
+    #[arg(long, value_name = "NAME", value_parser = name, conflicts_with = "operator")]
+    instance: Option<String>,
+    /// It is good for these names only, a part of the tenant's zones; several times
+    #[arg(long, value_name = "PATTERN", value_parser = pattern, conflicts_with = "operator")]
+    pattern: Vec<Pattern>,
+    /// Its endpoints have these addresses or ranges only; several times
+    #[arg(long, value_name = "RANGE", value_parser = range, conflicts_with = "operator")]
+    address: Vec<IpRange>,
     /// Write the token into this file, which only its owner can read, and not to stdout
     ///
     /// A file that is there is replaced, and keeps its owner. A new one that root makes gets the
@@ -131,13 +142,27 @@ fn create(args: &CreateArgs, connection: &ConnectionArgs) -> anyhow::Result<()> 
     let session = Session::open(connection)?;
     // Before there is a token that could be lost.
     let destination = destination(args.output.as_deref())?;
+    let scope = Scope {
+        instance: args.instance.clone(),
+        patterns: args.pattern.clone(),
+        addresses: args.address.clone(),
+    };
     let spec = TokenSpec {
         tenant,
         note: args.note.clone(),
         expires_in: args.expires_in,
+        scope: (scope != Scope::default()).then_some(scope),
     };
     let new = session.ask(async |client| client.create_token(&spec).await)?;
     deliver(&new.id, new.token, destination, session.is_json())
+}
+
+fn pattern(text: &str) -> Result<Pattern, String> {
+    Pattern::try_from(text.to_owned()).map_err(|wrong| wrong.to_string())
+}
+
+fn range(text: &str) -> Result<IpRange, String> {
+    IpRange::parse(text).map_err(|wrong| wrong.to_string())
 }
 
 fn destination(file: Option<&Path>) -> anyhow::Result<Option<Replacement>> {

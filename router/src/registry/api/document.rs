@@ -1,7 +1,7 @@
 //! What the OpenAPI document says beyond what the code's types say: the form of names and
-//! addresses, in one place for all the calls that take them.
+//! addresses, in one place for all the calls that take them; and which call undoes another.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::OPEN_PATHS;
 
@@ -26,14 +26,54 @@ const PARAMETERS: [(&str, &str); 5] = [
     ("instance", LABEL),
     ("id", TOKEN),
 ];
-const FIELDS: [(&str, &str, &str); 3] = [
+const FIELDS: [(&str, &str, &str); 4] = [
+    ("Scope", "instance", LABEL),
     ("AnnouncedRoute", "host", HOST),
     ("AnnouncedRoute", "endpoint", ENDPOINT),
     ("TokenSpec", "tenant", LABEL),
 ];
-const ITEMS: [(&str, &str, &str); 2] = [
+const ITEMS: [(&str, &str, &str); 4] = [
+    ("Scope", "patterns", HOST),
+    ("Scope", "addresses", RANGE),
     ("RouteSpec", "endpoints", ENDPOINT),
     ("ZoneSpec", "addresses", RANGE),
+];
+
+/// Names of a path, each with where it comes from.
+type Names = &'static [(&'static str, &'static str)];
+/// What was made by a call with PUT or POST, and what undoes it with the same names: paths, and where
+/// the names of the second one come from (OpenAPI 3.1, link objects).
+const UNDONE: [(&str, &str, &str, Names); 4] = [
+    (
+        "/v1/routes/{host}",
+        "put",
+        "/v1/routes/{host}",
+        &[("host", "$request.path.host")],
+    ),
+    (
+        "/v1/tenants/{tenant}/instances/{instance}",
+        "put",
+        "/v1/tenants/{tenant}/instances/{instance}",
+        &[
+            ("tenant", "$request.path.tenant"),
+            ("instance", "$request.path.instance"),
+        ],
+    ),
+    (
+        "/v1/zones/{tenant}/{pattern}",
+        "put",
+        "/v1/zones/{tenant}/{pattern}",
+        &[
+            ("tenant", "$request.path.tenant"),
+            ("pattern", "$request.path.pattern"),
+        ],
+    ),
+    (
+        "/v1/tokens",
+        "post",
+        "/v1/tokens/{id}",
+        &[("id", "$response.body#/id")],
+    ),
 ];
 
 /// What [`super::stale`] adds to answers.
@@ -56,6 +96,23 @@ fn mark_stale(document: &mut Value) {
 /// Adds them.
 pub(super) fn refine(document: &mut Value) {
     mark_stale(document);
+    name_calls(document);
+    for (made_at, method, undone_at, names) in UNDONE {
+        let undo = document["paths"][undone_at]["delete"]["operationId"].clone();
+        let names: Map<String, Value> = names
+            .iter()
+            .map(|(name, source)| ((*name).to_owned(), json!(source)))
+            .collect();
+        let link = json!({"operationId": undo, "parameters": names});
+        let answers = document["paths"][made_at][method]["responses"].as_object_mut();
+        for (_, answer) in answers
+            .into_iter()
+            .flatten()
+            .filter(|(status, _)| status.starts_with('2'))
+        {
+            answer["links"] = json!({"undo": link});
+        }
+    }
     let paths = document["paths"].as_object_mut().into_iter().flatten();
     let calls = paths.flat_map(|(_, methods)| methods.as_object_mut().into_iter().flatten());
     let parameters = calls.filter_map(|(_, call)| call.get_mut("parameters")?.as_array_mut());
@@ -74,5 +131,54 @@ pub(super) fn refine(document: &mut Value) {
     for (name, field, pattern) in ITEMS {
         types[name]["properties"][field]["items"]["pattern"] = json!(pattern);
         types[name]["properties"][field]["uniqueItems"] = json!(true);
+    }
+}
+
+/// Names each call after what it is about and what it does: those of the handlers are not unique.
+fn name_calls(document: &mut Value) {
+    let paths = document["paths"].as_object_mut().into_iter().flatten();
+    let calls = paths.flat_map(|(_, methods)| methods.as_object_mut().into_iter().flatten());
+    for (_, call) in calls {
+        let (about, does) = (&call["tags"][0], &call["operationId"]);
+        if let (Some(about), Some(does)) = (about.as_str(), does.as_str()) {
+            let name = format!("{about}.{does}");
+            call["operationId"] = json!(name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn calls_have_names_of_their_own_and_links_lead_to_them() {
+        let document = super::super::document();
+        let mut names = HashSet::new();
+        let mut links = 0;
+        let paths = document["paths"].as_object().unwrap();
+        let calls: Vec<_> = paths
+            .values()
+            .flat_map(|it| it.as_object().unwrap().values())
+            .collect();
+        for call in &calls {
+            let name = call["operationId"].as_str().unwrap();
+            assert!(names.insert(name), "{name} stands twice");
+        }
+        for call in &calls {
+            for answer in call["responses"].as_object().unwrap().values() {
+                let Some(link) = answer["links"].get("undo") else {
+                    continue;
+                };
+                assert!(
+                    names.contains(link["operationId"].as_str().unwrap()),
+                    "{link}"
+                );
+                links += 1;
+            }
+        }
+        assert!(links >= UNDONE.len(), "{links}");
     }
 }

@@ -106,6 +106,9 @@ pub(super) async fn put(
         credential: &caller.id,
         quota: api.quota,
     };
+    valid::in_scope(&caller, |scope| {
+        scope.announces(request.instance, &request.routes)
+    })?;
     let (owner, name) = (request.tenant.into(), request.instance.to_owned());
     let hosts = request.routes.iter().map(|(host, _)| host.to_string());
     let endpoints: BTreeSet<SocketAddr> = request
@@ -147,6 +150,7 @@ pub(super) async fn delete(
 ) -> Result<(StatusCode, Extension<Change>), Problem> {
     let tenant = valid::acting_for(&caller, &tenant)?;
     let instance = valid::label("instance", &instance)?;
+    valid::in_scope(&caller, |scope| scope.withdraws(instance))?;
     let revision = change::withdraw(&api.registry, tenant, instance).await?;
     let change = Change {
         tenant: Some(tenant.into()),

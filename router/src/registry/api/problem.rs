@@ -18,6 +18,8 @@ pub mod reason {
     pub const OPERATORS_ONLY: &str = "operators-only";
     /// 403: the name lies in none of the tenant's zones.
     pub const OUTSIDE_ZONES: &str = "outside-zones";
+    /// 403: the tenant may, but not with this credential.
+    pub const OUTSIDE_SCOPE: &str = "outside-scope";
     /// 403: an endpoint's address lies in none of the zone's ranges.
     pub const ADDRESS_OUTSIDE_ZONES: &str = "address-outside-zones";
     /// 409: another tenant holds the very name.

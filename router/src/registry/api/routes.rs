@@ -172,6 +172,7 @@ pub(super) async fn put(
     let mut source = valid::route(&host, spec)?;
     source.credential = Some((*caller.id).into());
     let endpoints = source.endpoints.clone();
+    valid::in_scope(&caller, |scope| scope.puts(&host, &endpoints))?;
     let request = PutRoute {
         tenant: &tenant,
         host: &host,
@@ -216,6 +217,7 @@ pub(super) async fn delete(
 ) -> Result<(StatusCode, Extension<Change>), Problem> {
     let host = valid::host(&host)?;
     let tenant = valid::limited_to(&caller, query.tenant.as_deref())?;
+    valid::in_scope(&caller, |scope| scope.puts(&host, &[]))?;
     let expect = expectation(&headers)?;
     let (revision, holder) = change::delete_route(&api.registry, tenant, &host, &expect).await?;
     let change = Change {

@@ -43,6 +43,7 @@ pub(super) async fn list(
         note: token.note.clone(),
         created: token.created,
         expires: token.expires,
+        scope: token.scope.clone(),
     });
     Ok(Json(Tokens {
         tokens: tokens.collect(),
@@ -74,7 +75,8 @@ pub(super) async fn create(
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = now.map_or(0, |since| since.as_secs());
     let expires = spec.expires_in.map(|seconds| now + u64::from(seconds));
-    let record = new.record(&spec.tenant, &spec.note, now, expires);
+    let mut record = new.record(&spec.tenant, &spec.note, now, expires);
+    record.scope = spec.scope;
     let revision = change::create_token(&api.registry, &new.token.id, &record).await?;
     let change = Change {
         tenant: Some(spec.tenant.into()),

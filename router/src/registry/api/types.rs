@@ -8,16 +8,12 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::registry::record::{Check, Protocol, Tls};
+use crate::registry::record::{Check, Protocol, Scope, Tls};
 
 /// Endpoints of one route at most.
 pub const MAX_ENDPOINTS: usize = 64;
 /// Endpoints of one route at most, of all its sources together.
 pub const MAX_ENDPOINTS_TOGETHER: usize = 256;
-/// Routes of one announcement at most.
-pub const MAX_ANNOUNCED: usize = 32;
-/// Bounds of a time to live, in seconds.
-pub const TTL: std::ops::RangeInclusive<u32> = 5..=3600;
 
 /// A route as somebody wants it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -273,6 +269,9 @@ pub struct TokenSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 315360000)]
     pub expires_in: Option<u32>,
+    /// What it is to be good for; everything that is the tenant's when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Scope>,
 }
 
 /// A token that was just made: the only time that it is shown.
@@ -298,6 +297,9 @@ pub struct Token {
     /// When it stops being valid, in seconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<u64>,
+    /// What it is good for; everything that is the tenant's when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Scope>,
 }
 
 /// One page of tokens.

@@ -3,22 +3,24 @@
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 
+use config::announcement::{MOST_PEM_BYTES, MOST_ROUTES, TTL_SECONDS};
 use config::net::IpRange;
 use config::net::kinds::check_label;
 use config::route::HostMatch;
 use rustls::pki_types::ServerName;
 
 use super::problem::{Problem, reason};
-use super::types::{AnnouncedRoute, Announcement, MAX_ANNOUNCED, MAX_ENDPOINTS, RouteSpec, TTL};
+use super::types::{AnnouncedRoute, Announcement, MAX_ENDPOINTS, RouteSpec};
 use super::types::{TokenSpec, ZoneSpec};
+use crate::registry::auth::scope::OutsideScope;
 use crate::registry::auth::{Caller, Role};
-use crate::registry::record::{Check, RouteSource, Tls, Trust, Zone};
+use crate::registry::record::{Check, RouteSource, Scope, Tls, Trust, Zone};
 use crate::tls::authorities;
 
-/// Longest PEM text of authorities.
-const MAX_PEM: usize = 64 * 1024;
 /// Address ranges of a zone.
 const MAX_RANGES: usize = 256;
+/// Patterns of a token's scope.
+const MAX_PATTERNS: usize = 32;
 /// Characters of a token's note.
 const MAX_NOTE: usize = 200;
 /// Ten years.
@@ -53,6 +55,35 @@ pub(super) fn acting_for<'a>(caller: &'a Caller, tenant: &'a str) -> Result<&'a 
             Err(Problem::forbidden(reason::WRONG_TENANT, detail))
         }
     }
+}
+
+/// Passes whoever has no scope, and whoever's allows it.
+pub(super) fn in_scope(
+    caller: &Caller,
+    allows: impl FnOnce(&Scope) -> Result<(), OutsideScope>,
+) -> Result<(), Problem> {
+    let Some(Err(outside)) = caller.scope.as_deref().map(allows) else {
+        return Ok(());
+    };
+    let problem = |detail| Problem::forbidden(reason::OUTSIDE_SCOPE, detail);
+    Err(match outside {
+        OutsideScope::Instance(own) => {
+            problem(format!("the credential is good for instance {own} only"))
+        }
+        OutsideScope::OnlyAnnounces => problem(
+            "the credential is an instance's: it announces, and neither puts nor deletes routes"
+                .to_owned(),
+        ),
+        OutsideScope::OnlyPuts => problem(
+            "the credential is good for no instance: it neither announces nor withdraws".to_owned(),
+        ),
+        OutsideScope::Name(host) => {
+            problem(format!("{host} is none of the credential's names")).about(host)
+        }
+        OutsideScope::Address(host, endpoint) => {
+            problem(format!("{endpoint} is none of the credential's addresses")).about(host)
+        }
+    })
 }
 
 /// The tenant to which a list is limited: its own for a tenant, any or none for an operator.
@@ -122,8 +153,8 @@ pub(super) fn route(host: &HostMatch, spec: RouteSpec) -> Result<RouteSource, Pr
 /// Everything that an instance announces.
 pub(super) fn announcement(given: &Announcement) -> Result<Vec<(HostMatch, RouteSource)>, Problem> {
     time_to_live(given.ttl)?;
-    if given.routes.is_empty() || given.routes.len() > MAX_ANNOUNCED {
-        let detail = format!("routes: must be 1 to {MAX_ANNOUNCED}");
+    if given.routes.is_empty() || given.routes.len() > MOST_ROUTES {
+        let detail = format!("routes: must be 1 to {MOST_ROUTES}");
         return Err(Problem::invalid(detail));
     }
     let mut seen = HashSet::new();
@@ -165,6 +196,11 @@ pub(super) fn zone(given: &ZoneSpec) -> Result<Zone, Problem> {
     for (index, text) in given.addresses.iter().enumerate() {
         let wrong = |rule: &str| Problem::invalid(format!("addresses[{index}]: {rule}"));
         let range = IpRange::parse(text).map_err(|reason| wrong(&reason.message))?;
+        if range.prefix() == 0 {
+            return Err(wrong(
+                "is every address there is: name the tenant's own nodes",
+            ));
+        }
         if addresses.contains(&range) {
             return Err(wrong("stands there twice"));
         }
@@ -189,7 +225,34 @@ pub(super) fn token(given: &TokenSpec) -> Result<(), Problem> {
         let detail = format!("expires_in: must be from 1 to {LONGEST_TOKEN} seconds");
         return Err(Problem::invalid(detail));
     }
+    if let Some(scope) = &given.scope {
+        if *scope == Scope::default() {
+            let detail = "scope: limits nothing: leave it out, or say what the token is for";
+            return Err(Problem::invalid(detail));
+        }
+        if let Some(instance) = &scope.instance {
+            label("scope.instance", instance)?;
+        }
+        for (field, count, most) in [
+            ("patterns", scope.patterns.len(), MAX_PATTERNS),
+            ("addresses", scope.addresses.len(), MAX_RANGES),
+        ] {
+            if count > most {
+                let detail = format!("scope.{field}: must be at most {most}");
+                return Err(Problem::invalid(detail));
+            }
+        }
+        let twice = has_twice(&scope.patterns) || has_twice(&scope.addresses);
+        if twice {
+            return Err(Problem::invalid("scope: something stands there twice"));
+        }
+    }
     Ok(())
+}
+
+fn has_twice(items: &[impl PartialEq]) -> bool {
+    let mut earlier = items.iter().enumerate();
+    earlier.any(|(index, item)| items[..index].contains(item))
 }
 
 fn announced(
@@ -230,10 +293,11 @@ fn endpoint(field: &str, given: SocketAddr) -> Result<SocketAddr, Problem> {
 }
 
 fn time_to_live(ttl: u32) -> Result<(), Problem> {
-    if TTL.contains(&ttl) {
+    if TTL_SECONDS.contains(&ttl) {
         return Ok(());
     }
-    let detail = format!("ttl: must be from {} to {} seconds", TTL.start(), TTL.end());
+    let (least, most) = (TTL_SECONDS.start(), TTL_SECONDS.end());
+    let detail = format!("ttl: must be from {least} to {most} seconds");
     Err(Problem::invalid(detail))
 }
 
@@ -285,8 +349,8 @@ fn tls(field: &str, given: &Tls) -> Result<(), Problem> {
         return Ok(());
     };
     let wrong = |rule: &str| Err(Problem::invalid(format!("{field}.trust.ca-pem: {rule}")));
-    if pem.len() > MAX_PEM {
-        return wrong("is longer than 64 KiB");
+    if pem.len() > MOST_PEM_BYTES {
+        return wrong(&format!("is longer than {} KiB", MOST_PEM_BYTES >> 10));
     }
     if let Err(reason) = authorities(pem.as_bytes()) {
         return wrong(&reason);

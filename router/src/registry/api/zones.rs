@@ -103,7 +103,7 @@ pub(super) async fn get(
 /// has to say that they may.
 #[utoipa::path(put, path = "/v1/zones/{tenant}/{pattern}", tag = "zones",
     params(("tenant" = String, Path, example = "acme"),
-        ("pattern" = String, Path, description = "A name, or a star and what names end with, however many labels the star stands for", example = "*.acme.example.org"),
+        ("pattern" = String, Path, description = "A name, or a star and what names end with, however many labels the star stands for", example = "*.shop.acme.example.org"),
         EvictQuery,
         ("If-Match" = Option<String>, Header, description = "Only if the zone is still this one, or `*`: there at all"),
         ("If-None-Match" = Option<String>, Header, description = "`*`: only if there is no such zone")),
@@ -159,7 +159,7 @@ pub(super) async fn put(
 /// say that they may. With the zone gone already, this ends what an earlier call left undone.
 #[utoipa::path(delete, path = "/v1/zones/{tenant}/{pattern}", tag = "zones",
     params(("tenant" = String, Path, example = "acme"),
-        ("pattern" = String, Path, example = "*.acme.example.org"),
+        ("pattern" = String, Path, example = "*.shop.acme.example.org"),
         EvictQuery,
         ("If-Match" = Option<String>, Header, description = "Only if the zone is still this one")),
     responses((status = 200, description = "Gone", body = ZoneTaken), ForNames, ForConditions, Always))]

@@ -10,9 +10,12 @@ use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::credential::{Caller, Role};
+use crate::registry::record::Scope;
 
-/// What the URI of a tenant begins with; its name follows.
+/// What the URI of a tenant begins with; its name follows, and perhaps [`INSTANCE`] with a name.
 pub const TENANT_URI: &str = "spiffe://gatehouse/tenant/";
+/// What stands between a tenant's name and that of the only instance that a certificate is good for.
+pub const INSTANCE: &str = "/instance/";
 /// What the URI of an operator begins with; a name for the audit log follows.
 pub const OPERATOR_URI: &str = "spiffe://gatehouse/operator/";
 
@@ -36,8 +39,8 @@ pub enum NoIdentity {
     NotOneUri(usize),
     /// Its URI is not one of ours.
     #[error(
-        "the client certificate's URI is neither {TENANT_URI}NAME nor {OPERATOR_URI}NAME with a \
-         NAME of lower-case letters, digits and hyphens"
+        "the client certificate's URI is neither {TENANT_URI}NAME, perhaps with \
+         {INSTANCE}NAME, nor {OPERATOR_URI}NAME with a NAME of lower-case letters, digits and hyphens"
     )]
     ForeignUri,
 }
@@ -63,23 +66,32 @@ pub fn identify(certificate: &CertificateDer<'_>) -> Result<CertificateIdentity,
     let [uri] = uris[..] else {
         return Err(NoIdentity::NotOneUri(uris.len()));
     };
+    let (role, scope) = meaning(uri).ok_or(NoIdentity::ForeignUri)?;
     Ok(CertificateIdentity {
         caller: Caller {
             id: format!("certificate:{uri}").into(),
-            role: role(uri).ok_or(NoIdentity::ForeignUri)?,
+            role,
+            scope: scope.map(Arc::new),
         },
         not_after: certificate.validity().not_after.timestamp(),
     })
 }
 
 /// Compared byte by byte: only the one way to write a URI counts.
-fn role(uri: &str) -> Option<Role> {
+fn meaning(uri: &str) -> Option<(Role, Option<Scope>)> {
     let label = |name: &str| check_label(name).ok().map(|()| Arc::from(name));
-    if let Some(tenant) = uri.strip_prefix(TENANT_URI) {
-        label(tenant).map(Role::Tenant)
-    } else {
-        label(uri.strip_prefix(OPERATOR_URI)?).map(Role::Operator)
-    }
+    let Some(tenant) = uri.strip_prefix(TENANT_URI) else {
+        let operator = label(uri.strip_prefix(OPERATOR_URI)?)?;
+        return Some((Role::Operator(operator), None));
+    };
+    let Some((tenant, instance)) = tenant.split_once(INSTANCE) else {
+        return Some((Role::Tenant(label(tenant)?), None));
+    };
+    let scope = Scope {
+        instance: Some(label(instance)?.to_string()),
+        ..Scope::default()
+    };
+    Some((Role::Tenant(label(tenant)?), Some(scope)))
 }
 
 #[cfg(test)]
@@ -116,7 +128,16 @@ mod tests {
             assert_eq!(identity.caller.role, role);
             assert_eq!(*identity.caller.id, *format!("certificate:{text}"));
             assert_eq!(identity.not_after, 2_208_988_800);
+            assert_eq!(identity.caller.scope, None);
         }
+    }
+
+    #[test]
+    fn a_certificate_may_be_good_for_one_instance_only() {
+        let text = "spiffe://gatehouse/tenant/acme/instance/worker-1";
+        let caller = identify(&certificate(&[uri(text)])).unwrap().caller;
+        assert_eq!(caller.role, Role::Tenant("acme".into()));
+        assert_eq!(caller.scope.unwrap().instance.as_deref(), Some("worker-1"));
     }
 
     #[test]
@@ -144,6 +165,11 @@ mod tests {
             "spiffe://gatehouse/tenant/Acme",
             "spiffe://gatehouse/tenant/acme/",
             "spiffe://gatehouse/tenant/acme/x",
+            "spiffe://gatehouse/tenant/acme/instance/",
+            "spiffe://gatehouse/tenant/acme/instance/W1",
+            "spiffe://gatehouse/tenant/acme/instance/w1/instance/w2",
+            "spiffe://gatehouse/tenant//instance/w1",
+            "spiffe://gatehouse/operator/jane/instance/w1",
             "spiffe://gatehouse/tenant/acme?x",
             "spiffe://gatehouse/tenant/%61cme",
             "spiffe://gatehouse/tenants/acme",

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::registry::hex::{from_hex, to_hex};
+use crate::registry::record::Scope;
 
 /// Hexadecimal digits of a token's id.
 pub const ID_DIGITS: usize = 16;
@@ -18,6 +19,8 @@ pub struct Caller {
     pub id: Arc<str>,
     /// What the credential stands for.
     pub role: Role,
+    /// What it is good for, if not for everything that is the tenant's.
+    pub scope: Option<Arc<Scope>>,
 }
 
 /// What a credential stands for.

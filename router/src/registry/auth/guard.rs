@@ -254,7 +254,10 @@ pub(super) fn authenticate(
         (Some(Ok(certificate)), _) if has_expired(certificate, now) => {
             refused("the client certificate has expired; connect with the new one")
         }
-        (Some(Ok(certificate)), Some(caller)) if caller.role != certificate.caller.role => {
+        (Some(Ok(certificate)), Some(caller))
+            if (&caller.role, &caller.scope)
+                != (&certificate.caller.role, &certificate.caller.scope) =>
+        {
             refused("the client certificate and the token stand for different callers")
         }
         (Some(Ok(certificate)), _) => Ok(certificate.caller.clone()),

@@ -297,6 +297,7 @@ mod tests {
         Caller {
             id: format!("token:{name}").into(),
             role: Role::Tenant("acme".into()),
+            scope: None,
         }
     }
 

@@ -6,7 +6,8 @@
 //! bearer token --credential, tokens-+
 //! ```
 //!
-//! What a caller may do is decided elsewhere (`claims`). All of this runs on the API's own thread;
+//! What a caller may do is decided elsewhere (`claims`), but for what its credential is not meant for
+//! (`scope`). All of this runs on the API's own thread;
 //! no worker of the data plane looks at any of it.
 
 pub mod audit;
@@ -16,6 +17,7 @@ pub mod guard;
 pub mod limits;
 pub mod operators;
 pub mod refusals;
+pub mod scope;
 pub mod standing;
 pub mod tokens;
 

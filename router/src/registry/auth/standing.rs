@@ -94,6 +94,7 @@ mod tests {
         let caller = Caller {
             id: "certificate:x".into(),
             role: Role::Tenant("acme".into()),
+            scope: None,
         };
         let identity = CertificateIdentity {
             caller: caller.clone(),

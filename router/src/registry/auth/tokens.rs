@@ -12,7 +12,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use super::credential::{BearerToken, Caller, ID_DIGITS, Role, TokenKind};
 use super::operators::{Digest, OperatorsFile, operators_line};
 use crate::registry::hex::{from_hex, to_hex};
-use crate::registry::record;
+use crate::registry::record::{self, Scope};
 
 /// Random bytes that make a token: its id and its secret.
 pub const TOKEN_BYTES: usize = ID_DIGITS / 2 + 32;
@@ -71,9 +71,9 @@ impl Tokens {
             TokenKind::Tenant => self.tenant(&token.id),
             TokenKind::Operator => self.operator(&token.id),
         };
-        let (expected, role, expires) = match found {
-            Some(found) => (found.digest, Some(found.role), found.expires),
-            None => ([0; 32], None, None),
+        let (expected, role, expires, scope) = match found {
+            Some(found) => (found.digest, Some(found.role), found.expires, found.scope),
+            None => ([0; 32], None, None, None),
         };
         let same = verify_slices_are_equal(&digest_of(&token.secret), &expected).is_ok();
         match role {
@@ -84,6 +84,7 @@ impl Tokens {
                 Ok(Caller {
                     id: format!("token:{}", token.id).into(),
                     role,
+                    scope,
                 })
             }
             None if token.kind == TokenKind::Tenant && !self.tenants.is_ready() => {
@@ -106,6 +107,7 @@ impl Tokens {
             digest,
             role: Role::Tenant(record.tenant.into()),
             expires: record.expires,
+            scope: record.scope.map(Arc::new),
         })
     }
 
@@ -116,6 +118,7 @@ impl Tokens {
             digest: token.digest,
             role: Role::Operator(Arc::clone(&token.name)),
             expires: None,
+            scope: None,
         })
     }
 }
@@ -126,6 +129,7 @@ struct Found {
     role: Role,
     /// Seconds since 1970.
     expires: Option<u64>,
+    scope: Option<Arc<Scope>>,
 }
 
 /// A token that was just made. The secret is in `token` alone.
@@ -155,7 +159,7 @@ pub fn new_token(kind: TokenKind, random: &[u8; TOKEN_BYTES]) -> NewToken {
 }
 
 impl NewToken {
-    /// What the store keeps of a tenant's token. Times are in seconds since 1970.
+    /// What the store keeps of a tenant's token that is good for everything. Times are in seconds since 1970.
     #[must_use]
     pub fn record(
         &self,
@@ -170,6 +174,7 @@ impl NewToken {
             note: note.to_owned(),
             created,
             expires,
+            scope: None,
         }
     }
 
@@ -237,6 +242,7 @@ mod tests {
             note: "CI".to_owned(),
             created: 7,
             expires: Some(9),
+            scope: None,
         };
         assert_eq!(new.record("acme", "CI", 7, Some(9)), expected);
     }

@@ -212,7 +212,10 @@ fn refused(host: &HostMatch, refusal: &Refusal, to_operator: bool) -> Problem {
         ),
         Refusal::AddressOutsideZones(endpoint) => Problem::forbidden(
             reason::ADDRESS_OUTSIDE_ZONES,
-            format!("{endpoint} lies in none of the address ranges of the zones for {host}"),
+            format!(
+                "{endpoint} lies in none of the address ranges of the zones for {host}; loopback \
+                 and link-local addresses must have ranges of their own"
+            ),
         ),
         Refusal::Held { by } => Problem::conflict(
             reason::HELD_BY_ANOTHER_TENANT,

@@ -69,7 +69,7 @@ impl Authority {
 
     /// Credentials of a client with a certificate.
     pub(crate) fn certificate(&self) -> Credentials {
-        let Pair { chain, key } = self.authority.client(&[]);
+        let Pair { chain, key, .. } = self.authority.client(&[]);
         let certificate = self.folder.path().join("client.crt");
         fs::write(&certificate, chain).unwrap();
         let key = self.secret("client.key", &key);

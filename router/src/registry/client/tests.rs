@@ -172,6 +172,7 @@ async fn only_what_does_no_harm_is_asked_twice() {
         tenant: "acme".into(),
         note: String::new(),
         expires_in: None,
+        scope: None,
     };
     let error = client.create_token(&spec).await.unwrap_err();
     assert!(matches!(error, ClientError::Unreachable { .. }), "{error}");

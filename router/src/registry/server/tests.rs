@@ -100,6 +100,7 @@ impl Setup {
         let path = |name: &str| folder.path().join(name);
         write(&path("operators"), "");
         write(&path("clients.pem"), &clients.pem);
+        write(&path("clients.crl"), &clients.revoking(&[]));
         let pair = own.server("127.0.0.1");
         write(&path("api.crt"), &pair.chain);
         write(&path("api.key"), &pair.key);
@@ -108,6 +109,7 @@ impl Setup {
             certificate: path("api.crt"),
             key: path("api.key"),
             client_ca: Some(path("clients.pem")),
+            client_crl: Some(path("clients.crl")),
             operators: Some(path("operators")),
             audit_log: Some(path("audit.log")),
             requests_per_second,

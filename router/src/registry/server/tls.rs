@@ -1,4 +1,8 @@
-//! TLS of the API: its own certificate, and the authorities that sign its clients'.
+//! TLS of the API: its own certificate, the authorities that sign its clients', and the certificates
+//! among those that are revoked.
+//!
+//! A list that is past its time still revokes what stands in it, and an authority without a list
+//! revokes nothing: a forgotten list must not take every registrar off the air.
 //!
 //! No session is resumed, neither by ticket nor from memory: a resumed session would bring back a
 //! client certificate that nobody has looked at since. TLS 1.3 only, which also keeps clients'
@@ -11,6 +15,8 @@ use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{self, SHA256};
 use config::router::RegistryApi;
 use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateRevocationListDer;
+use rustls::pki_types::pem::PemObject as _;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{
     NoClientAuth, NoServerSessionStorage, ResolvesServerCert, ServerConfig, WebPkiClientVerifier,
@@ -32,6 +38,9 @@ pub enum ApiTlsError {
     /// The authorities of its clients.
     #[error("{0}")]
     Authorities(String),
+    /// The revocation lists of its clients.
+    #[error("{0}")]
+    Revocation(String),
 }
 
 /// The newest usable configuration.
@@ -39,7 +48,7 @@ pub(super) struct ApiTls {
     files: Files,
     provider: Arc<CryptoProvider>,
     current: ArcSwap<Current>,
-    /// Counts up when other authorities sign clients' certificates than before.
+    /// Counts up when other authorities sign clients' certificates than before, or revoke others.
     authorities: watch::Sender<u64>,
 }
 
@@ -47,6 +56,7 @@ struct Files {
     certificate: PathBuf,
     key: PathBuf,
     client_ca: Option<PathBuf>,
+    client_crl: Option<PathBuf>,
 }
 
 /// What the files held.
@@ -54,11 +64,12 @@ struct Contents {
     chain: Vec<u8>,
     key: Vec<u8>,
     client_ca: Option<Vec<u8>>,
+    client_crl: Option<Vec<u8>>,
 }
 
 struct Current {
     config: Arc<ServerConfig>,
-    /// Digests of what it was made of: of everything, and of the authorities.
+    /// Digests of what it was made of: of everything, and of the authorities and their lists.
     all: Vec<u8>,
     client_ca: Vec<u8>,
 }
@@ -71,6 +82,7 @@ impl ApiTls {
             certificate: api.certificate.clone(),
             key: api.key.clone(),
             client_ca: api.client_ca.clone(),
+            client_crl: api.client_crl.clone(),
         };
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let current = files.build(&files.read()?, &provider)?;
@@ -111,7 +123,7 @@ impl ApiTls {
         Arc::clone(&self.current.load().config)
     }
 
-    /// Changes when other authorities sign clients' certificates than before.
+    /// Changes when other authorities sign clients' certificates than before, or revoke others.
     pub(super) fn authorities(&self) -> watch::Receiver<u64> {
         self.authorities.subscribe()
     }
@@ -121,6 +133,7 @@ impl ApiTls {
         let own = [&self.files.certificate, &self.files.key];
         own.into_iter()
             .chain(&self.files.client_ca)
+            .chain(&self.files.client_crl)
             .cloned()
             .collect()
     }
@@ -128,13 +141,16 @@ impl ApiTls {
 
 impl Files {
     fn read(&self) -> Result<Contents, CertificateError> {
-        let client_ca = self.client_ca.as_deref();
+        let read = |file: &Option<PathBuf>| {
+            let file = file.as_deref();
+            file.map(|file| read_chain(file).map_err(blame(file)))
+                .transpose()
+        };
         Ok(Contents {
             chain: read_chain(&self.certificate).map_err(blame(&self.certificate))?,
             key: read_key(&self.key).map_err(blame(&self.key))?,
-            client_ca: client_ca
-                .map(|file| read_chain(file).map_err(blame(file)))
-                .transpose()?,
+            client_ca: read(&self.client_ca)?,
+            client_crl: read(&self.client_crl)?,
         })
     }
 
@@ -156,11 +172,18 @@ impl Files {
                     ApiTlsError::Authorities(format!("{}: {error}", file.display()))
                 };
                 let roots = authorities(pem).map_err(|error| wrong(&error))?;
-                WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(provider))
-                    // Others have a token.
-                    .allow_unauthenticated()
-                    .build()
-                    .map_err(|error| wrong(&error))?
+                let builder =
+                    WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(provider))
+                        // Others have a token.
+                        .allow_unauthenticated();
+                match (&self.client_crl, &contents.client_crl) {
+                    (Some(file), Some(pem)) => builder
+                        .with_crls(lists(pem).map_err(|error| revocation(file, &error))?)
+                        .allow_unknown_revocation_status()
+                        .build()
+                        .map_err(|error| revocation(file, &error))?,
+                    _ => builder.build().map_err(|error| wrong(&error))?,
+                }
             }
             _ => Arc::new(NoClientAuth),
         };
@@ -194,9 +217,29 @@ impl Contents {
     }
 
     fn authorities_digest(&self) -> Vec<u8> {
-        let pem = self.client_ca.as_deref().unwrap_or_default();
-        digest::digest(&SHA256, pem).as_ref().to_vec()
+        let mut context = digest::Context::new(&SHA256);
+        for part in [&self.client_ca, &self.client_crl] {
+            let part = part.as_deref().unwrap_or_default();
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        }
+        context.finish().as_ref().to_vec()
     }
+}
+
+/// The revocation lists of a PEM file, at least one.
+fn lists(pem: &[u8]) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
+    let lists = CertificateRevocationListDer::pem_slice_iter(pem);
+    let lists = lists.collect::<Result<Vec<_>, _>>();
+    let lists = lists.map_err(|error| format!("cannot be read: {error}"))?;
+    if lists.is_empty() {
+        return Err("holds no revocation list".to_owned());
+    }
+    Ok(lists)
+}
+
+fn revocation(file: &Path, error: &dyn std::fmt::Display) -> ApiTlsError {
+    ApiTlsError::Revocation(format!("{}: {error}", file.display()))
 }
 
 fn blame(file: &Path) -> impl Fn(CertificateProblem) -> CertificateError {

@@ -14,6 +14,7 @@ mod limits;
 use std::time::Duration;
 
 use bytes::Bytes;
+use config::announcement::TTL_SECONDS;
 use config::router::{RegistryConfig, RegistryStore};
 
 pub use embedded::Embedded;
@@ -347,7 +348,7 @@ impl Range {
 }
 
 /// The shortest time to live that every store keeps to.
-pub const SHORTEST_TTL: Duration = Duration::from_secs(5);
+pub const SHORTEST_TTL: Duration = Duration::from_secs(*TTL_SECONDS.start() as u64);
 
 #[cfg(test)]
 mod tests {

@@ -4,6 +4,8 @@ use serde_json::{Value, json};
 
 use super::lab::{Lab, announcement, operator, tenant};
 use crate::registry::api::document;
+use crate::registry::api::types::MAX_ENDPOINTS;
+use crate::registry::record::Check;
 
 #[tokio::test]
 async fn a_check_may_not_take_long() {
@@ -18,13 +20,6 @@ async fn a_check_may_not_take_long() {
         assert_eq!(answer.status, status, "{timeout}: {answer:?}");
     }
 }
-
-/// Calls that are to take `tenant`; what they do not know is refused as it is by lists.
-const TAKE_A_TENANT: [(&str, &str); 3] = [
-    ("GET", "/v1/routes/{host}"),
-    ("DELETE", "/v1/routes/{host}"),
-    ("GET", "/v1/tokens"),
-];
 
 #[tokio::test]
 async fn no_call_ignores_a_parameter_that_it_does_not_know() {
@@ -41,9 +36,6 @@ async fn no_call_ignores_a_parameter_that_it_does_not_know() {
             .replace("{id}", "0123456789abcdef");
         for method in methods.as_object().unwrap().keys() {
             let method = method.to_ascii_uppercase();
-            if TAKE_A_TENANT.contains(&(&method, path)) {
-                continue;
-            }
             let target = format!("{target}?surprise=1");
             let answer = lab.call(&operator(), &method, &target, Value::Null).await;
             let what = format!("{method} {target}: {answer:?}");
@@ -87,4 +79,69 @@ async fn the_audit_log_is_told_whose_names_lead_where() {
     // An operator's deletion, too.
     let deleted = lab.call(&operator(), "DELETE", www, Value::Null).await;
     assert_eq!(deleted.change.unwrap().tenant.as_deref(), Some("a"));
+}
+
+#[tokio::test]
+async fn no_zone_leases_every_address() {
+    let lab = Lab::new().await;
+    for every in ["0.0.0.0/0", "::/0", "::ffff:0:0/96"] {
+        let body = json!({"addresses": ["10.0.1.0/24", every]});
+        let answer = lab
+            .call(&operator(), "PUT", "/v1/zones/a/*.acme.example.org", body)
+            .await;
+        assert_eq!((answer.status, answer.reason()), (422, "invalid"));
+        let detail = answer.body["detail"].as_str().unwrap();
+        assert!(
+            detail.starts_with("addresses[1]: is every address"),
+            "{detail}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_broad_zone_does_not_make_the_routers_own_pages_public() {
+    let lab = Lab::new().await;
+    let broad = json!({"addresses": ["0.0.0.0/1", "128.0.0.0/1", "::/1"]});
+    let zone = "/v1/zones/c/*.c.example.org";
+    let leased = lab.call(&operator(), "PUT", zone, broad).await;
+    assert_eq!(leased.status, 201);
+    lab.settle().await;
+    let c = tenant("c");
+    for (endpoint, status) in [
+        ("127.0.0.1:9900", 403),
+        ("[::ffff:127.0.0.1]:9900", 403),
+        ("[::1]:9900", 403),
+        ("169.254.169.254:80", 403),
+        ("10.0.0.1:80", 201),
+    ] {
+        let body = json!({"endpoints": [endpoint]});
+        let put = lab
+            .call(&c, "PUT", "/v1/routes/www.c.example.org", body)
+            .await;
+        assert_eq!(put.status, status, "{endpoint}: {put:?}");
+        if status == 403 {
+            assert_eq!(put.reason(), "address-outside-zones", "{endpoint}");
+        }
+    }
+}
+
+/// The document's literals cannot be constants: the macros take none.
+#[test]
+fn the_document_has_the_numbers_that_registrars_know() {
+    use config::announcement::{MOST_ROUTES, TTL_SECONDS};
+    let document = document();
+    let types = &document["components"]["schemas"];
+    let announcement = &types["Announcement"]["properties"];
+    assert_eq!(announcement["routes"]["maxItems"], json!(MOST_ROUTES));
+    for ttl in [
+        &announcement["ttl"],
+        &types["RouteSpec"]["properties"]["ttl"],
+    ] {
+        assert_eq!(ttl["minimum"], json!(TTL_SECONDS.start()));
+        assert_eq!(ttl["maximum"], json!(TTL_SECONDS.end()));
+    }
+    let endpoints = &types["RouteSpec"]["properties"]["endpoints"];
+    assert_eq!(endpoints["maxItems"], json!(MAX_ENDPOINTS));
+    let timeout = &types["Check"]["properties"]["timeout"];
+    assert_eq!(timeout["maximum"], json!(Check::LONGEST));
 }

@@ -16,6 +16,7 @@ async fn token(lab: &Lab, owner: &str) -> (String, Caller) {
     let caller = Caller {
         id: format!("token:{id}").into(),
         role: Role::Tenant(owner.into()),
+        scope: None,
     };
     (id, caller)
 }

@@ -106,6 +106,7 @@ pub(super) fn tenant(name: &str) -> Caller {
     Caller {
         id: format!("token:{name}").into(),
         role: Role::Tenant(name.into()),
+        scope: None,
     }
 }
 
@@ -113,6 +114,7 @@ pub(super) fn operator() -> Caller {
     Caller {
         id: "token:ops".into(),
         role: Role::Operator("ops".into()),
+        scope: None,
     }
 }
 

@@ -144,11 +144,12 @@ fn expired_and_future_certificates_are_served_with_a_warning() {
 #[test]
 fn every_error_of_every_file_is_reported_at_once() {
     let directory = Directory::with(&["good.test", "lonely.test", "keyless.test"]);
-    let Pair { chain, key } = directory.authority.sign(&["x.test"], ECDSA, (2020, 2090));
+    let Pair { chain, key, .. } = directory.authority.sign(&["x.test"], ECDSA, (2020, 2090));
     let Pair { key: other_key, .. } = directory.authority.sign(&["x.test"], ECDSA, (2020, 2090));
     let Pair {
         chain: nameless,
         key: nameless_key,
+        ..
     } = directory.authority.sign(&[], ECDSA, (2020, 2090));
     let write = |pair: &str, chain: &str, key: &str| {
         directory.write(&format!("{pair}.crt"), chain);
@@ -233,9 +234,10 @@ fn keys_in_the_older_encodings_are_read() {
         ("sec1", ECDSA, "EC PRIVATE KEY", 27),
         ("pkcs1", RSA, "RSA PRIVATE KEY", 26),
     ] {
-        let Pair { chain, key } = directory
-            .authority
-            .sign(&["x.test"], algorithm, (2020, 2090));
+        let Pair { chain, key, .. } =
+            directory
+                .authority
+                .sign(&["x.test"], algorithm, (2020, 2090));
         let key = rcgen::KeyPair::from_pem(&key).expect("a key");
         let der = key.serialized_der();
         let start = (offset..offset + 4)

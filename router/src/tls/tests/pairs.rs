@@ -61,7 +61,7 @@ impl Directory {
         algorithm: &'static SignatureAlgorithm,
         years: (i32, i32),
     ) {
-        let Pair { chain, key } = self.authority.sign(names, algorithm, years);
+        let Pair { chain, key, .. } = self.authority.sign(names, algorithm, years);
         self.write(&format!("{pair}.crt"), &chain);
         self.write(&format!("{pair}.key"), &key);
     }

@@ -166,6 +166,7 @@ fn certificate(role: Role) -> CertificateIdentity {
         caller: Caller {
             id: "certificate:x".into(),
             role,
+            scope: None,
         },
         not_after: i64::MAX,
     }

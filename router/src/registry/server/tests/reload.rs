@@ -88,6 +88,54 @@ async fn an_authority_that_is_taken_away_is_not_trusted_on_open_connections_eith
 }
 
 #[tokio::test]
+async fn a_single_certificate_is_revoked_on_open_connections_as_well() {
+    let setup = Setup::new();
+    let (stolen, other) = (setup.clients.client(&[ACME]), setup.clients.client(&[ACME]));
+    let mut thief = setup.connect(Some(&stolen), Http::Two).await.unwrap();
+    assert_eq!(thief.get("/v1/who", None).await.unwrap().status, 200);
+    let watch = thief
+        .begin(request("GET", "/v1/watch", None, ""))
+        .await
+        .unwrap();
+    // A list that is none, and one that others signed, revoke nothing.
+    write(&setup.path("clients.crl"), "nothing");
+    let foreign = Authority::new("others").revoking(&[&stolen]);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(thief.get("/v1/who", None).await.unwrap().status, 200);
+    assert_eq!(
+        setup
+            .who(Some(&stolen), Http::Two, None)
+            .await
+            .unwrap()
+            .status,
+        200
+    );
+    let list = setup.clients.revoking(&[&stolen]);
+    write(&setup.path("clients.crl"), &format!("{foreign}{list}"));
+    let heard = setup.heard(watch).await.unwrap();
+    assert_eq!(heard, "begins\n", "the watch ends, and cleanly");
+    setup
+        .until("the connection has ended", async || {
+            thief.get("/v1/who", None).await.is_err()
+        })
+        .await;
+    for http in [Http::One, Http::Two] {
+        let token = setup.store.issue("acme", 1, None).token.reveal();
+        let refused = setup.who(Some(&stolen), http, Some(&token)).await;
+        assert!(refused.is_err(), "{refused:?}");
+        let answer = setup.who(Some(&other), http, None).await.unwrap();
+        assert_eq!(answer.text, "tenant acme");
+    }
+    // What is taken off a list counts again.
+    write(&setup.path("clients.crl"), &setup.clients.revoking(&[]));
+    setup
+        .until("it is no longer revoked", async || {
+            setup.who(Some(&stolen), Http::Two, None).await.is_ok()
+        })
+        .await;
+}
+
+#[tokio::test]
 async fn a_drain_lets_requests_finish_and_ends_watches() {
     let setup = Setup::new();
     let pair = setup.clients.client(&[ACME]);
@@ -137,6 +185,7 @@ fn files_that_are_of_no_use_keep_the_api_from_starting() {
         certificate: path("api.crt"),
         key: path("api.key"),
         client_ca: Some(path("clients.pem")),
+        client_crl: Some(path("clients.crl")),
         operators: Some(path("operators")),
         audit_log: None,
         requests_per_second: 1,
@@ -176,6 +225,13 @@ fn files_that_are_of_no_use_keep_the_api_from_starting() {
             "clients.pem",
             RegistryApi {
                 client_ca: Some(path("api.key")),
+                ..config()
+            },
+        ),
+        (
+            "clients.crl",
+            RegistryApi {
+                client_crl: Some(path("clients.pem")),
                 ..config()
             },
         ),
