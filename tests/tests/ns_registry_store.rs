@@ -560,6 +560,11 @@ fn one_of_several_routers_compacts_and_those_that_follow_go_on() {
         // The one that did it is gone: the other takes over.
         let taken = second.compact(&mut there).await.unwrap();
         assert!(matches!(taken, Compacted::Here(_)), "{taken:?}");
+        // For that it has written a key that nobody is shown. Who follows gets to its revision all the
+        // same: it would be behind for as long as nothing else happens.
+        let now = two.read(&[]).await.unwrap().revision;
+        assert!(now > follow.revision);
+        follow.until(now).await;
     });
 }
 

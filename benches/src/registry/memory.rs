@@ -9,11 +9,10 @@ use router::registry::store::{Put, Store, Transaction};
 use tokio::runtime::Runtime;
 
 use super::cluster::{self, Cluster};
-use super::population::{self, Population, TOGETHER, Writer, transaction};
+use super::population::{self, Population, TOGETHER, Writer, transaction, with_zone};
 use super::record::{Kind, Memory, Replaced, Shape};
-use super::served::served;
+use super::served::served_and_leased;
 use super::server::{Place, Server};
-use crate::registry_lookup::routes::route;
 use crate::site::Site;
 
 /// Full replacements.
@@ -97,8 +96,7 @@ impl Workshop<'_> {
     pub(crate) fn alive(&mut self, routes: u32, backend: SocketAddr) -> Result<Server> {
         let name = format!("alive-{routes}");
         let state = self.prepare(&name, async |writer| {
-            let put = population::put(&served(backend)?);
-            writer.commit(&transaction(vec![put])).await?;
+            writer.commit(&served_and_leased(backend)?).await?;
             writer.commit_all(population::alive(routes, backend)).await
         })?;
         self.start(&name, &Place::Embedded(state), routes + 1)
@@ -143,12 +141,11 @@ async fn fill(writer: &Writer, shape: Shape, routes: u32) -> Result<()> {
 
 /// Takes out the routes of a generation and puts in those of the next.
 fn replacement(routes: u32, generation: u32) -> impl Iterator<Item = Result<Transaction>> {
-    let half = TOGETHER / 2;
+    // Old and new ones, each with half as many zones.
+    let half = TOGETHER / 3;
     let puts = move |first: u32, from: u32, to: u32| -> Result<Vec<Put>> {
         let numbers = from..to;
-        numbers
-            .map(|at| Ok(population::put(&route(first + at, 0)?)))
-            .collect()
+        numbers.flat_map(|at| with_zone(first + at, 0)).collect()
     };
     (0..routes).step_by(half).map(move |from| {
         let to = routes.min(from + half as u32);

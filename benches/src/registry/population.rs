@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use config::net::IpRange;
 use config::route::HostMatch;
 use router::registry::keys;
-use router::registry::record::{Instance, Protocol, RouteSource};
+use router::registry::record::{Instance, Protocol, RouteSource, Zone};
 use router::registry::route::{RegistryEndpoint, RegistryRoute};
 use router::registry::shared::RouteRegistry;
 use router::registry::store::{Committed, MOST_CHANGES, Put, Revision, Store, Transaction};
@@ -18,6 +19,14 @@ use crate::registry_lookup::routes::{Random, route};
 pub(crate) const TOGETHER: usize = 100;
 /// Transactions on their way at a time.
 pub(crate) const AT_ONCE: usize = 64;
+/// What the names of all routes end with.
+const HOSTS: &str = "*.k8s.example.org";
+/// Where endpoints are that nobody connects to.
+const NODES: &str = "10.0.0.0/8";
+/// Where backends are that live.
+pub(crate) const BACKENDS: &str = "127.0.0.0/8";
+/// Whose routes lead to those.
+pub(crate) const BENCH: &str = "bench";
 /// The port of a route's last endpoint as long as it was never changed.
 const FIRST_PORT: u16 = 31_390;
 
@@ -47,9 +56,9 @@ impl Population {
         u32::try_from(self.versions.len()).expect("it was made from a u32")
     }
 
-    /// Every route as it stands now, in transactions.
+    /// Every route as it stands now, in transactions, and its tenant's zone.
     pub(crate) fn load(&self) -> impl Iterator<Item = Result<Transaction>> {
-        let puts = (0..self.size()).map(|at| Ok(put(&route(at, self.versions[at as usize])?)));
+        let puts = (0..self.size()).flat_map(|at| with_zone(at, self.versions[at as usize]));
         together(puts)
     }
 
@@ -77,6 +86,35 @@ impl Population {
     }
 }
 
+/// A route, and before the first one of a cluster the zone of its tenant: routers take away what
+/// stands in no zone.
+pub(crate) fn with_zone(at: u32, version: u16) -> Vec<Result<Put>> {
+    let route = route(at, version);
+    let zone = match &route {
+        Ok(route) if at.is_multiple_of(2) => Some(zone(&route.tenant, HOSTS, NODES)),
+        _ => None,
+    };
+    let put = route.map(|route| put(&route));
+    zone.into_iter().chain([put]).collect()
+}
+
+/// A lease of names and addresses.
+pub(crate) fn zone(tenant: &str, pattern: &str, addresses: &str) -> Result<Put> {
+    let pattern = HostMatch::parse(pattern).map_err(|error| anyhow!("{error}"))?;
+    let addresses = IpRange::parse(addresses).map_err(|error| anyhow!("{error}"))?;
+    let record = Zone {
+        addresses: vec![addresses],
+        shared: true,
+    };
+    Ok(Put {
+        key: keys::zone(tenant, &pattern),
+        value: serde_json::to_vec(&record)
+            .expect("a record is JSON")
+            .into(),
+        lease: None,
+    })
+}
+
 /// One record per route, with all its endpoints.
 pub(crate) fn put(route: &RegistryRoute) -> Put {
     let endpoints = route.endpoints.iter().map(|it| it.address).collect();
@@ -86,16 +124,17 @@ pub(crate) fn put(route: &RegistryRoute) -> Put {
 /// The routes as they lead to a backend that lives, all of one tenant: whichever is asked for, its
 /// connections are warm, so that among many routes nothing but the way through the table is longer.
 pub(crate) fn alive(routes: u32, backend: SocketAddr) -> impl Iterator<Item = Result<Transaction>> {
-    together((0..routes).map(move |at| {
+    let zone = zone(BENCH, HOSTS, BACKENDS);
+    together([zone].into_iter().chain((0..routes).map(move |at| {
         let tls = None;
         let address = backend;
         let endpoint = RegistryEndpoint { address, tls };
         Ok(put(&RegistryRoute {
-            tenant: "bench".into(),
+            tenant: BENCH.into(),
             endpoints: vec![endpoint],
             ..route(at, 0)?
         }))
-    }))
+    })))
 }
 
 /// The routes as registrars announce them: each worker of a cluster names its own endpoint for both
@@ -112,7 +151,7 @@ pub(crate) fn announced(routes: u32) -> impl Iterator<Item = Result<Transaction>
 }
 
 fn instances(name: &RegistryRoute, suffix: &RegistryRoute) -> Vec<Put> {
-    let mut puts = Vec::new();
+    let mut puts = Vec::from_iter(zone(&name.tenant, HOSTS, NODES));
     for (worker, endpoint) in name.endpoints.iter().enumerate() {
         let instance = format!("worker-{worker}");
         for route in [name, suffix] {

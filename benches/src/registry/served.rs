@@ -15,7 +15,7 @@ use router::registry::store::Transaction;
 
 use super::cluster::{self, Cluster};
 use super::memory::Workshop;
-use super::population::{self, Population, transaction};
+use super::population::{self, BACKENDS, BENCH, Population, transaction};
 use super::record::{Load, Micros, Requests, Scene, Served};
 use super::server::{Place, Server};
 use crate::load::exchange::{Connection, Version, client};
@@ -130,8 +130,7 @@ impl Stormed {
         workshop.runtime.block_on(async {
             let writer = cluster::open(followed.clone()).await?;
             writer.commit_all(population.load()).await?;
-            let served = transaction(vec![population::put(&served(backend)?)]);
-            writer.commit(&served).await
+            writer.commit(&served_and_leased(backend)?).await
         })?;
         let place = Place::Etcd(followed.clone());
         let server = workshop.start("stormed", &place, routes + 1)?;
@@ -252,11 +251,17 @@ fn paced(target: &Target, ended: &AtomicBool) -> Result<Vec<u32>> {
     Ok(latency)
 }
 
+/// The route that requests take, and its zone.
+pub(crate) fn served_and_leased(backend: SocketAddr) -> Result<Transaction> {
+    let zone = population::zone(BENCH, HOST, BACKENDS)?;
+    Ok(transaction(vec![zone, population::put(&served(backend)?)]))
+}
+
 /// The route that requests take.
-pub(crate) fn served(backend: SocketAddr) -> Result<RegistryRoute> {
+fn served(backend: SocketAddr) -> Result<RegistryRoute> {
     Ok(RegistryRoute {
         host: HostMatch::parse(HOST).map_err(|error| anyhow!("{error}"))?,
-        tenant: "bench".into(),
+        tenant: BENCH.into(),
         shared: false,
         protocol: UpstreamProtocol::Http1,
         endpoints: vec![RegistryEndpoint {

@@ -93,6 +93,8 @@ pub(super) struct Registrar {
     registries: Registries,
     state: State,
     leaving: Option<Leaving>,
+    /// Withdrawals of names that were given up.
+    departures: JoinSet<()>,
     flight: Option<Flight>,
     /// The registry that was called last.
     calling: usize,
@@ -122,6 +124,7 @@ impl Registrar {
             state: State::new(loaded.settings, wanted, Instant::now()),
             loaded,
             leaving: None,
+            departures: JoinSet::new(),
             flight: None,
             calling: 0,
             metrics: Arc::new(RegistrarMetrics::new(Instant::now())),
@@ -352,7 +355,9 @@ impl Registrar {
         if let Some(left) = self.leaving.take()
             && !is_back(&left.registries)
         {
-            tokio::spawn(async move { left.registries.withdraw(left.first, FAREWELL).await });
+            while self.departures.try_join_next().is_some() {}
+            self.departures
+                .spawn(async move { left.registries.withdraw(left.first, FAREWELL).await });
         }
     }
 
@@ -400,7 +405,9 @@ impl Registrar {
                 left.registries.withdraw(left.first, FAREWELL).await;
             }
         };
-        tokio::join!(own, left);
+        // Each has its own deadline, which is not later than ours.
+        let departed = async { while self.departures.join_next().await.is_some() {} };
+        tokio::join!(own, left, departed);
         tracing::info!("stopped");
     }
 }

@@ -375,6 +375,7 @@ impl<P: Publish> Follower<P> {
     fn familiar(&mut self) {
         if std::mem::take(&mut self.foreign) {
             tracing::info!("the store that the known routes came from answers again");
+            self.registry.set_foreign(false);
             self.publish.foreign(false);
         }
     }
@@ -397,6 +398,7 @@ impl<P: Publish> Follower<P> {
         }
         if let Trouble::Foreign(_) = error {
             if !std::mem::replace(&mut self.foreign, true) {
+                self.registry.set_foreign(true);
                 self.publish.foreign(true);
                 let file = self.keeper.as_ref().map(|it| it.file());
                 let file = file.unwrap_or_default();

@@ -16,7 +16,7 @@ const LONGEST: usize = 64;
 /// Why a store is not the one that the known routes came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Foreign {
-    /// It has another name.
+    /// It has another name, or none.
     #[error("it is another store than the one that the known routes came from")]
     Other,
     /// It holds no route, and not the name either.
@@ -26,8 +26,10 @@ pub enum Foreign {
 
 /// Whether what was listed may take the place of what is known.
 ///
-/// Without a route to lose anything goes. Routes whose store has no name yet (one of an older
-/// version, or restored from before it had one) go on with any store that has routes.
+/// Without a route to lose anything goes. Routes whose store has no name yet (they were written down
+/// by an older version) go on with any store that has routes. A store that has lost its name does not
+/// count: one that was made anew fills by and by, as registrars come, and must not take everybody
+/// else's routes away with the first of them.
 ///
 /// # Errors
 /// It may not.
@@ -39,7 +41,8 @@ pub fn check(known: &View, listed: &View) -> Result<(), Foreign> {
         (Some(known), Some(listed)) if known == listed => Ok(()),
         (Some(_), Some(_)) => Err(Foreign::Other),
         _ if listed.is_empty() => Err(Foreign::Empty),
-        _ => Ok(()),
+        (Some(_), None) => Err(Foreign::Other),
+        (None, _) => Ok(()),
     }
 }
 
@@ -104,8 +107,8 @@ mod tests {
             ((Some("x"), 2), (Some("y"), 2), Err(Foreign::Other)),
             ((Some("x"), 2), (Some("y"), 0), Err(Foreign::Other)),
             ((Some("x"), 2), (None, 0), Err(Foreign::Empty)),
-            // Restored from before it had a name.
-            ((Some("x"), 2), (None, 2), Ok(())),
+            // Made anew, and the first registrars have come. Or restored from before it had a name.
+            ((Some("x"), 2), (None, 1), Err(Foreign::Other)),
             // Written down by an older version.
             ((None, 2), (Some("y"), 2), Ok(())),
             ((None, 2), (None, 2), Ok(())),

@@ -9,7 +9,7 @@ use daemon::files::{ReadProblem, read_with_mode};
 use super::error::{CertificateError, CertificateProblem};
 
 /// More than any chain; keeps a wrong path from filling the memory.
-const MAX_FILE: u64 = 1 << 20;
+pub(crate) const MAX_FILE: u64 = 1 << 20;
 
 /// A chain and, if it is there, its key.
 pub(super) struct PairFiles {
@@ -83,21 +83,27 @@ pub(super) fn pairs(
 }
 
 pub(crate) fn read_chain(path: &Path) -> Result<Vec<u8>, CertificateProblem> {
-    read(path).map(|(bytes, _)| bytes)
+    read_up_to(path, MAX_FILE)
+}
+
+/// Like [`read_chain`], for what may be longer or shorter than a chain.
+pub(crate) fn read_up_to(path: &Path, most: u64) -> Result<Vec<u8>, CertificateProblem> {
+    read(path, most).map(|(bytes, _)| bytes)
 }
 
 /// Like [`read_chain`], but refuses a key that every user of the machine can read.
 pub(crate) fn read_key(path: &Path) -> Result<Vec<u8>, CertificateProblem> {
-    let (bytes, mode) = read(path)?;
+    let (bytes, mode) = read(path, MAX_FILE)?;
     if mode & 0o007 != 0 {
         return Err(CertificateProblem::KeyOpenToOthers { mode });
     }
     Ok(bytes)
 }
 
-fn read(path: &Path) -> Result<(Vec<u8>, u32), CertificateProblem> {
-    read_with_mode(path, MAX_FILE).map_err(|problem| match problem {
+fn read(path: &Path, most: u64) -> Result<(Vec<u8>, u32), CertificateProblem> {
+    read_with_mode(path, most).map_err(|problem| match problem {
         ReadProblem::Unreadable(error) => CertificateProblem::Unreadable(error),
+        ReadProblem::TooLong(most) => CertificateProblem::TooLong { most },
         _ => CertificateProblem::NotAFile,
     })
 }

@@ -37,9 +37,15 @@ pub enum CertificateProblem {
     /// The file or directory could not be read.
     #[error("cannot be read: {0}")]
     Unreadable(#[source] std::io::Error),
-    /// Not a regular file, or larger than any certificate chain.
-    #[error("is not a regular file of at most 1 MiB")]
+    /// A folder, a pipe or the like.
+    #[error("is not a regular file")]
     NotAFile,
+    /// Larger than any such file is.
+    #[error("is longer than {most} bytes")]
+    TooLong {
+        /// How long it may be.
+        most: u64,
+    },
     /// A chain stands alone.
     #[error("has no private key beside it: {} is missing", .0.display())]
     NoKey(PathBuf),

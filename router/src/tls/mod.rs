@@ -22,7 +22,7 @@ pub use accept::{AcceptError, Accepted, accept};
 pub use certificate::{Algorithm, ServedCertificate};
 pub(crate) use certificate::{parse_chain, parse_key};
 pub use certificates::CertificateStore;
-pub(crate) use directory::{read_chain, read_key};
+pub(crate) use directory::{MAX_FILE, read_chain, read_key, read_up_to};
 pub use entry::CertEntry;
 pub use error::{CertificateError, CertificateErrors, CertificateProblem, Warning, WarningKind};
 pub use policy::TlsPolicy;

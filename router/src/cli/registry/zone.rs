@@ -163,8 +163,9 @@ async fn add(args: &AddArgs, client: &Client) -> Result<Added, ClientError> {
     };
     let precondition = match (&before, &args.if_match) {
         (_, Some(_)) => precondition(args.if_match.as_ref(), false),
-        // Perhaps the answer to an earlier attempt was lost.
-        (Some(found), None) if same(&found.value, &spec) => {
+        // Perhaps the answer to an earlier attempt was lost. What a router without its store knows
+        // proves nothing.
+        (Some(found), None) if same(&found.value, &spec) && client.stale().is_none() => {
             return Ok(Added::Already(found.value.clone()));
         }
         (Some(found), None) if args.replace => match_of(found),

@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::Api;
+use super::conditions::is_known;
 use super::extract::{Json, Path, Query};
 use super::pages::Page;
 use super::problem::{Problem, reason};
@@ -258,15 +259,6 @@ fn tag(response: &mut Response, etag: &str) {
     if let Ok(etag) = HeaderValue::from_str(etag) {
         response.headers_mut().insert(ETAG, etag);
     }
-}
-
-/// Whether `If-None-Match` names a tag. Weak ones match as well (RFC 9110, section 13.1.2); what
-/// cannot be read names none.
-fn is_known(headers: &HeaderMap, etag: &str) -> bool {
-    let values = headers.get_all(IF_NONE_MATCH).iter();
-    let tags = values.filter_map(|value| value.to_str().ok());
-    let mut tags = tags.flat_map(|value| value.split(',')).map(str::trim);
-    tags.any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
 }
 
 /// What `If-Match` and `If-None-Match` ask for. Weak tags never match (RFC 9110, section 8.8.3.2).

@@ -116,7 +116,13 @@ pub(super) async fn revoke(
     let withdrawn = if query.withdraw == Some(true) {
         let credential = format!("token:{id}");
         let owner = tenant.as_deref().filter(|tenant| !tenant.is_empty());
-        change::withdraw_all_of(&api.registry, &credential, owner, revision).await?
+        change::withdraw_all_of(
+            &api.registry,
+            &credential,
+            owner,
+            (revision, tenant.is_some()),
+        )
+        .await?
     } else {
         Withdrawn::default()
     };

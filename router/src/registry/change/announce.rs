@@ -119,6 +119,21 @@ pub async fn withdraw(
     tenant: &str,
     instance: &str,
 ) -> Result<Revision, Problem> {
+    let (revision, _) = withdraw_if(registry, tenant, instance, |_| true).await?;
+    Ok(revision)
+}
+
+/// The same, if what it announced is still as wanted; a record that cannot be read is. Tells whether
+/// there was such a thing.
+///
+/// # Errors
+/// As [`withdraw`].
+pub(super) async fn withdraw_if(
+    registry: &RouteRegistry,
+    tenant: &str,
+    instance: &str,
+    wanted: impl Fn(&Instance) -> bool,
+) -> Result<(Revision, bool), Problem> {
     let key = keys::instance(tenant, instance);
     let ranges = [Range::key(&key)];
     let _turn = registry.turns.take(tenant).await?;
@@ -126,10 +141,14 @@ pub async fn withdraw(
     let mut lease = None;
     let withdrawn = transact(registry, &ranges, |listing| {
         let Some(entry) = listing.entries.first() else {
-            return Ok(Decision::Nothing(()));
+            return Ok(Decision::Nothing(false));
         };
+        let known = announced(listing, &key);
+        if !known.as_ref().is_none_or(&wanted) {
+            return Ok(Decision::Nothing(false));
+        }
         lease = entry.lease;
-        let hosts = announced(listing, &key).map_or(Vec::new(), |it| it.hosts);
+        let hosts = known.map_or(Vec::new(), |it| it.hosts);
         let hosts = hosts.iter().filter_map(|host| HostMatch::parse(host).ok());
         let routes = hosts.map(|host| keys::route(&host, tenant, instance));
         let deletes = routes.chain([key.clone()]).collect();
@@ -137,17 +156,20 @@ pub async fn withdraw(
             deletes,
             ..Transaction::default()
         };
-        Ok(Decision::Commit(transaction, ()))
+        Ok(Decision::Commit(transaction, true))
     })
-    .await
-    .map(|(revision, ())| revision);
+    .await;
+    let (withdrawn, found) = match withdrawn {
+        Ok((revision, found)) => (Ok(revision), found),
+        Err(unmade) => (Err(unmade), false),
+    };
     changing.end(&withdrawn);
     let revision = withdrawn?;
     if let Some(lease) = lease {
         // The keys are gone; the lease would end by itself.
         let _ = registry.store.revoke(lease).await;
     }
-    Ok(revision)
+    Ok((revision, found))
 }
 
 /// Judges everything, where that is not done by the transaction that writes it: what is refused

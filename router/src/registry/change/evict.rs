@@ -23,6 +23,8 @@ use crate::registry::view::View;
 
 /// How long the view may take to come to the change of the zone.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long for what may have come before.
+const BRIEFLY: Duration = Duration::from_secs(1);
 /// Names that are looked at while the view is locked.
 const SLICE: usize = 1000;
 
@@ -122,6 +124,12 @@ pub(in crate::registry) async fn evict_strays(
         gone.extend(evicted);
     }
     Ok(gone)
+}
+
+/// Waits a moment for a revision at which nothing was left to change. It may be one that no watch
+/// tells of, so that waiting longer would be in vain.
+pub(super) async fn look_again(registry: &RouteRegistry, revision: Revision) {
+    let _ = registry.has_followed(revision, BRIEFLY).await;
 }
 
 /// Waits until the view knows of a change of zones.

@@ -55,14 +55,16 @@ pub(super) fn make_room(
         instances: instances.len(),
         bytes: earlier.iter().map(|it| it.bytes).sum(),
     };
+    let (given_up, given_back) = given_up(&view, (tenant, source), routes);
+    let new = added.hosts.iter().filter(|it| hosts.insert(it)).count();
     let adds = Usage {
-        routes: added.hosts.iter().filter(|it| hosts.insert(it)).count(),
+        routes: new.saturating_sub(given_up),
         instances: added
             .instance
             .iter()
             .filter(|it| instances.insert(it))
             .count(),
-        bytes: added.bytes,
+        bytes: added.bytes.saturating_sub(given_back),
     };
     check(quota, view.usage(tenant).plus(has), adds)?;
     Ok(added)
@@ -119,6 +121,31 @@ fn added(
         instance: is_new.then(|| source.to_owned()),
         bytes: usize::saturating_sub(bytes, replaced),
     }
+}
+
+/// What an instance gives up by announcing these routes and no others: rules that nobody else of the
+/// tenant has, and bytes. Who is at the limit may put one name in the place of another.
+fn given_up(
+    view: &View,
+    (tenant, source): (&str, &str),
+    routes: &[(&HostMatch, &RouteSource)],
+) -> (usize, usize) {
+    let known = view.instance(tenant, source);
+    let hosts = known.into_iter().flat_map(|it| &it.record.hosts);
+    let (mut rules, mut bytes) = (0, 0);
+    for host in hosts.filter_map(|host| HostMatch::parse(host).ok()) {
+        if routes.iter().any(|(kept, _)| **kept == host) {
+            continue;
+        }
+        let all = view.sources(&host);
+        let (own, others): (Vec<_>, Vec<_>) = all
+            .iter()
+            .filter(|it| *it.tenant == *tenant)
+            .partition(|it| *it.name == *source);
+        rules += usize::from(!own.is_empty() && others.is_empty());
+        bytes += own.iter().map(|it| it.bytes as usize).sum::<usize>();
+    }
+    (rules, bytes)
 }
 
 fn check_endpoints(

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use config::route::HostMatch;
 
-use super::evict::held;
-use super::{Decision, transact, withdraw};
+use super::announce::withdraw_if;
+use super::evict::{follow_to, held, look_again};
+use super::{Decision, transact};
 use crate::registry::api::problem::Problem;
 use crate::registry::keys::{self, API_SOURCE};
-use crate::registry::record::{RouteSource, Token};
+use crate::registry::record::{Instance, RouteSource, Token};
 use crate::registry::shared::RouteRegistry;
 use crate::registry::store::{Put, Range, Revision, Transaction};
 
@@ -87,8 +88,9 @@ pub async fn revoke_token(
     Ok((revision, tenant))
 }
 
-/// Takes away everything that was announced or put with a credential, as of `revision`: of one
-/// tenant, or of any.
+/// Takes away everything that was announced or put with a credential, as of the revision at which it
+/// was revoked, or found to be gone: of one tenant, or of any. What was announced anew with another
+/// credential meanwhile stays.
 ///
 /// # Errors
 /// If the store does not take it; asking once more goes on where it stopped.
@@ -96,9 +98,13 @@ pub async fn withdraw_all_of(
     registry: &RouteRegistry,
     credential: &str,
     tenant: Option<&str>,
-    revision: Revision,
+    (revision, revoked): (Revision, bool),
 ) -> Result<Withdrawn, Problem> {
-    super::evict::follow_to(registry, revision).await?;
+    if revoked {
+        follow_to(registry, revision).await?;
+    } else {
+        look_again(registry, revision).await;
+    }
     let instances: Vec<(Arc<str>, String)> = {
         let view = registry.view();
         let theirs = view.instances_after(None).filter(|(owner, _, entry)| {
@@ -110,8 +116,10 @@ pub async fn withdraw_all_of(
     };
     let mut withdrawn = Withdrawn::default();
     for (owner, name) in instances {
-        withdraw(registry, &owner, &name).await?;
-        withdrawn.instances.push((owner, name));
+        let theirs = |record: &Instance| record.credential == credential;
+        if withdraw_if(registry, &owner, &name, theirs).await?.1 {
+            withdrawn.instances.push((owner, name));
+        }
     }
     let tenants: Vec<Arc<str>> = match tenant {
         Some(tenant) => vec![tenant.into()],

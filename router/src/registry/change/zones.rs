@@ -2,7 +2,7 @@
 
 use config::route::HostMatch;
 
-use super::evict::{Evicted, Leased, evict, follow_to, held};
+use super::evict::{Evicted, Leased, evict, evict_strays, follow_to, held, look_again};
 use super::{Decision, Expect, transact};
 use crate::registry::api::problem::{Problem, reason};
 use crate::registry::claims::zones_overlap;
@@ -132,7 +132,12 @@ pub async fn delete_zone(
         Ok(Decision::Commit(transaction, true))
     })
     .await?;
-    let evicted = evict(registry, tenant, revision).await?;
+    let evicted = if deleted {
+        evict(registry, tenant, revision).await?
+    } else {
+        look_again(registry, revision).await;
+        evict_strays(registry, tenant).await?
+    };
     if !deleted && evicted.is_empty() {
         check(change.expect, None)?;
         let detail = format!("tenant {tenant} has no zone {pattern}");
@@ -173,7 +178,10 @@ async fn spare_routes(
         return Ok(());
     }
     check(change.expect, known)?;
-    follow_to(registry, listing.revision).await?;
+    // Not the revision of the listing: what others keep in the same etcd raises it as well, and no
+    // watch of ours tells of that.
+    let newest = listing.entries.iter().map(|entry| entry.modified).max();
+    follow_to(registry, newest.unwrap_or_default()).await?;
     let before = Leased::of_listing(&listing, tenant);
     let mut after = Leased::of_listing(&listing, tenant);
     after.0.retain(|(other, _)| other != pattern);

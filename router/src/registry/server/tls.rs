@@ -26,8 +26,12 @@ use rustls::version::TLS13;
 use tokio::sync::watch;
 
 use crate::tls::{
-    CertificateError, CertificateProblem, authorities, parse_chain, parse_key, read_chain, read_key,
+    CertificateError, CertificateProblem, MAX_FILE, authorities, parse_chain, parse_key,
+    read_chain, read_key, read_up_to,
 };
+
+/// Bytes of revocation lists: one of a busy authority has several hundred thousand entries.
+const MOST_REVOKED: u64 = 32 << 20;
 
 /// Why the API's files are of no use.
 #[derive(Debug, thiserror::Error)]
@@ -141,16 +145,16 @@ impl ApiTls {
 
 impl Files {
     fn read(&self) -> Result<Contents, CertificateError> {
-        let read = |file: &Option<PathBuf>| {
+        let read = |file: &Option<PathBuf>, most| {
             let file = file.as_deref();
-            file.map(|file| read_chain(file).map_err(blame(file)))
+            file.map(|file| read_up_to(file, most).map_err(blame(file)))
                 .transpose()
         };
         Ok(Contents {
             chain: read_chain(&self.certificate).map_err(blame(&self.certificate))?,
             key: read_key(&self.key).map_err(blame(&self.key))?,
-            client_ca: read(&self.client_ca)?,
-            client_crl: read(&self.client_crl)?,
+            client_ca: read(&self.client_ca, MAX_FILE)?,
+            client_crl: read(&self.client_crl, MOST_REVOKED)?,
         })
     }
 

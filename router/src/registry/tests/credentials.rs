@@ -96,3 +96,24 @@ async fn what_a_leaked_token_made_goes_with_it() {
     let nothing = lab.call(&operator(), "DELETE", &all, Value::Null).await;
     assert_eq!((nothing.status, nothing.reason()), (404, "not-found"));
 }
+
+#[tokio::test]
+async fn what_stands_by_another_token_by_now_stays() {
+    let lab = Lab::new().await;
+    let ((id, leaked), (_, renewed)) = (token(&lab, "a").await, token(&lab, "a").await);
+    let body = announcement(&[("x.a.example.org", "10.0.1.1:1")]);
+    lab.call(&leaked, "PUT", W1, body.clone()).await;
+    lab.settle().await;
+    let path = format!("/v1/tokens/{id}");
+    lab.call(&operator(), "DELETE", &path, Value::Null).await;
+    lab.settle().await;
+    // The view does not know yet that the instance has a new token.
+    lab.stop_following();
+    assert_eq!(lab.call(&renewed, "PUT", W1, body).await.status, 200);
+    let all = format!("{path}?withdraw=true");
+    let nothing = lab.call(&operator(), "DELETE", &all, Value::Null).await;
+    assert_eq!((nothing.status, nothing.reason()), (404, "not-found"));
+    lab.follow_again();
+    lab.settle().await;
+    assert_eq!(lab.endpoints("x.a.example.org").await, ["10.0.1.1:1"]);
+}

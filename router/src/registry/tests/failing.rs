@@ -18,6 +18,24 @@ fn put(endpoint: &str) -> Value {
 }
 
 #[tokio::test]
+async fn nothing_is_judged_by_another_store() {
+    let lab = Lab::new().await;
+    let a = tenant("a");
+    lab.registry.set_foreign(true);
+    let body = announcement(&[("x.a.example.org", "10.0.1.1:1")]);
+    let path = "/v1/tenants/a/instances/w1";
+    for (method, body) in [("PUT", body), ("DELETE", Value::Null)] {
+        let answer = lab.call(&a, method, path, body).await;
+        assert_eq!((answer.status, answer.reason()), (503, "store-unreachable"));
+    }
+    let list = lab.call(&a, "GET", "/v1/routes", Value::Null).await;
+    assert_eq!(list.status, 200);
+    lab.registry.set_foreign(false);
+    let answer = lab.call(&a, "DELETE", path, Value::Null).await;
+    assert_eq!(answer.status, 204);
+}
+
+#[tokio::test]
 async fn a_route_that_was_put_anew_outlives_an_answer_that_was_lost() {
     let lab = Lab::new().await;
     let a = tenant("a");

@@ -315,6 +315,34 @@ async fn a_name_that_stands_in_a_file_is_nobodys_to_claim() {
 }
 
 #[tokio::test]
+async fn who_is_at_the_limit_may_put_one_name_in_the_place_of_another() {
+    let lab = Lab::new().await;
+    let a = tenant("a");
+    let announce = async |instance: &str, hosts: &[&str]| {
+        let hosts: Vec<_> = hosts
+            .iter()
+            .map(|host| format!("{host}.a.example.org"))
+            .collect();
+        let routes: Vec<_> = hosts.iter().map(|host| (&**host, A)).collect();
+        let path = format!("/v1/tenants/a/instances/{instance}");
+        let answer = lab.call(&a, "PUT", &path, announcement(&routes)).await;
+        lab.settle().await;
+        (answer.status, answer.reason().to_owned())
+    };
+    for index in 2..MOST {
+        let path = format!("/v1/routes/n{index}.a.example.org");
+        lab.call(&a, "PUT", &path, route(A)).await;
+    }
+    let full = (409, "too-many-routes".to_owned());
+    assert_eq!(announce("w1", &["x", "y"]).await.0, 200);
+    assert_eq!(announce("w1", &["x", "y", "z"]).await, full);
+    assert_eq!(announce("w1", &["x", "z"]).await.0, 200);
+    // Another instance has it as well: nothing is given up.
+    assert_eq!(announce("w2", &["z"]).await.0, 200);
+    assert_eq!(announce("w1", &["x", "y"]).await, full);
+}
+
+#[tokio::test]
 async fn a_tenant_holds_only_so_many_routes() {
     let lab = Lab::new().await;
     let a = tenant("a");

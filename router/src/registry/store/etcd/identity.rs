@@ -107,7 +107,7 @@ mod tests {
         for (files, named, why) in [
             (["none", "certificate", "key"], "none", "cannot be read"),
             (["empty", "certificate", "key"], "empty", "no certificate"),
-            (["long", "certificate", "key"], "long", "at most 1 MiB"),
+            (["long", "certificate", "key"], "long", "is longer than"),
             (["ca", "none", "key"], "none", "cannot be read"),
             (
                 ["ca", "certificate", "open-key"],

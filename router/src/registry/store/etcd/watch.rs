@@ -176,6 +176,8 @@ impl Watch {
             let revision = revision.map_or(0, |header| header.revision);
             return Ok(self.assembly.progress(revision));
         }
+        let last = response.events.last();
+        let last = last.and_then(|event| Some(event.kv.as_ref()?.mod_revision));
         let events = response.events.into_iter().filter_map(|event| {
             let deleted = event.r#type == EventType::Delete as i32;
             let revision = event.kv.as_ref()?.mod_revision;
@@ -186,7 +188,13 @@ impl Watch {
             };
             Some((revision, event))
         });
-        Ok(self.assembly.add(events.collect(), response.fragment))
+        let batch = self.assembly.add(events.collect(), response.fragment);
+        Ok(match (batch, last) {
+            // Of keys that are the store's own affair. The revision is reached all the same, and etcd
+            // does not tell of it again: who watches would be behind for as long as nothing happens.
+            (None, Some(last)) if !response.fragment => self.assembly.progress(last),
+            (batch, _) => batch,
+        })
     }
 
     fn unavailable(&self, reason: &str) -> StoreError {
