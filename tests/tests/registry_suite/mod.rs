@@ -560,15 +560,6 @@ impl Follow {
         self.waiting.drain(..count).collect()
     }
 
-    /// A revision is reached, without another event.
-    pub(crate) async fn until(&mut self, revision: Revision) {
-        while self.revision < revision {
-            let batch = soon(self.watch.next()).await.unwrap();
-            assert_eq!(batch.events, []);
-            self.revision = batch.revision;
-        }
-    }
-
     /// Nothing more comes.
     async fn silent(&mut self) {
         assert_eq!(self.waiting, []);
