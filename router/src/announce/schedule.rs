@@ -6,7 +6,7 @@ use std::time::Duration;
 /// The longest pause after a first round of registries that failed; it doubles with each round.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause of all.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// How long one call may take at least, whatever is at stake.
 pub const SHORTEST_CALL: Duration = Duration::from_secs(1);
 /// How long one call may take at most.
@@ -18,12 +18,12 @@ pub fn jittered(period: Duration, random: f64) -> Duration {
     period.mul_f64(0.9 + 0.2 * random)
 }
 
-/// The pause after `rounds` rounds of failures: anything up to a bound that grows (full jitter), so
-/// that a registry that comes back is not met by everybody at once.
+/// The pause after `rounds` rounds of failures: anything up to a bound that grows to `longest` (full
+/// jitter), so that a registry that comes back is not met by everybody at once.
 #[must_use]
-pub fn pause(rounds: u32, random: f64) -> Duration {
+pub fn pause(rounds: u32, longest: Duration, random: f64) -> Duration {
     let doubled = FIRST_PAUSE.saturating_mul(1 << rounds.saturating_sub(1).min(10));
-    doubled.min(LONGEST_PAUSE).mul_f64(random)
+    doubled.min(longest).mul_f64(random)
 }
 
 /// How long one call may take when `left` registries, this one included, have to be asked within
@@ -48,10 +48,12 @@ mod tests {
 
     #[test]
     fn pauses_grow_from_half_a_second_to_ten() {
-        let longest = |rounds| pause(rounds, 1.0).as_secs_f64();
+        let longest = |rounds| pause(rounds, LONGEST_PAUSE, 1.0).as_secs_f64();
         let grown: Vec<f64> = [1, 2, 3, 4, 5, 6, 7, 1_000_000].map(longest).into();
         assert_eq!(grown, [0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0, 10.0]);
-        assert_eq!(pause(9, 0.0), Duration::ZERO);
+        assert_eq!(pause(9, LONGEST_PAUSE, 0.0), Duration::ZERO);
+        let second = Duration::from_secs(1);
+        assert_eq!(pause(9, second, 1.0), second);
     }
 
     #[test]

@@ -15,7 +15,7 @@ mod types;
 
 use std::time::{Duration, Instant};
 
-use super::schedule::{LONGEST_CALL, jittered, pause, share};
+use super::schedule::{LONGEST_CALL, LONGEST_PAUSE, jittered, pause, share};
 
 pub use routes::{Refusal, RouteState, Wanted};
 use routes::{Routes, Set};
@@ -386,7 +386,10 @@ impl State {
         }
         let rounds = before.saturating_add(1);
         self.round.before = rounds;
-        let wait = pause(rounds, random).max(retry_after.unwrap_or_default());
+        // A store that comes back holds what was announced for one time to live more: who lets a
+        // renewal pass without asking may come too late.
+        let longest = LONGEST_PAUSE.min(self.settings.renew);
+        let wait = pause(rounds, longest, random).max(retry_after.unwrap_or_default());
         self.not_before = now + self.bounded(wait, now);
     }
 

@@ -22,19 +22,21 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::jitter::{Pauses, fraction};
+use super::keys::STORE_ID;
 use super::memory::{Keeper, Memory};
 use super::origin::{self, Foreign};
 use super::record::TicketSecrets;
 use super::route::{RegistryRoute, RouteChange};
 use super::shared::RouteRegistry;
-use super::store::{Batch, Committed, Listing, Revision, StoreError};
+use super::store::{Batch, Committed, Listing, Range, Revision, StoreError};
 use super::view::{Changes, HostKey, View};
 use crate::control::RegistryUpdate;
 
 /// Between attempts to reach the store.
 const PAUSES: Pauses = Pauses::new(Duration::from_millis(100), Duration::from_secs(2));
-/// Between looks at a store that is another one: each is a whole listing.
-const FOREIGN_PAUSES: Pauses = Pauses::new(Duration::from_secs(1), Duration::from_secs(10));
+/// Between looks at a store that is another one. Short, since what was announced to the right one
+/// ends there soon after it is back.
+const FOREIGN_PAUSES: Pauses = Pauses::new(Duration::from_millis(500), Duration::from_secs(1));
 /// How long a watch that is silent has to live until it counts as one that works.
 const SETTLED: Duration = Duration::from_secs(1);
 /// Routes that are looked up at once: the view is locked meanwhile.
@@ -173,8 +175,25 @@ impl<P: Publish> Follower<P> {
         }
     }
 
+    /// Asks a store that was another one for its name, which costs less than a listing.
+    async fn look(&self) -> Result<(), Trouble> {
+        let Some(known) = self.registry.view().store_id().map(str::to_owned) else {
+            return Ok(());
+        };
+        let name = [Range::key(STORE_ID)];
+        let found = self.registry.store.read(&name).await?;
+        let found = found.entries.first();
+        match found.and_then(|entry| origin::parse(&entry.value)) {
+            Some(name) if name == known => Ok(()),
+            _ => Err(Foreign::Other.into()),
+        }
+    }
+
     /// Takes in everything, if it is of the store that it should be of.
     async fn list(&mut self) -> Result<(), Trouble> {
+        if self.foreign {
+            self.look().await?;
+        }
         let listing = self.registry.store.list().await?;
         let revision = listing.revision;
         let registry = Arc::clone(&self.registry);
@@ -375,7 +394,6 @@ impl<P: Publish> Follower<P> {
     fn familiar(&mut self) {
         if std::mem::take(&mut self.foreign) {
             tracing::info!("the store that the known routes came from answers again");
-            self.registry.set_foreign(false);
             self.publish.foreign(false);
         }
     }
@@ -398,7 +416,6 @@ impl<P: Publish> Follower<P> {
         }
         if let Trouble::Foreign(_) = error {
             if !std::mem::replace(&mut self.foreign, true) {
-                self.registry.set_foreign(true);
                 self.publish.foreign(true);
                 let file = self.keeper.as_ref().map(|it| it.file());
                 let file = file.unwrap_or_default();

@@ -27,8 +27,6 @@ pub struct RouteRegistry {
     /// When the store was in reach last; for one that never was, when this began.
     lost_at: Mutex<Instant>,
     listed: AtomicBool,
-    /// The store answers, and is another one than the known routes came from.
-    foreign: AtomicBool,
     knows_routes: watch::Sender<bool>,
 }
 
@@ -44,7 +42,6 @@ impl RouteRegistry {
             reachable: watch::channel(false).0,
             lost_at: Mutex::new(Instant::now()),
             listed: AtomicBool::new(false),
-            foreign: AtomicBool::new(false),
             knows_routes: watch::channel(false).0,
         }
     }
@@ -127,17 +124,6 @@ impl RouteRegistry {
     /// The view holds everything that is in the store, not only what was written down for a restart.
     pub(super) fn set_listed(&self) {
         self.listed.store(true, Relaxed);
-    }
-
-    /// Whether the store that answers is another one than the known routes came from. Nothing is to
-    /// be judged by what stands there, nor written there.
-    pub fn is_foreign(&self) -> bool {
-        self.foreign.load(Relaxed)
-    }
-
-    /// Tells whether it is. For the follower alone.
-    pub(super) fn set_foreign(&self, foreign: bool) {
-        self.foreign.store(foreign, Relaxed);
     }
 
     /// Whether it was the other before.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::route::{addresses, spoken};
 use super::session::{Session, name, stale};
-use crate::announce::schedule::pause;
+use crate::announce::schedule::{LONGEST_PAUSE, pause};
 use crate::cli::OK;
 use crate::registry::api::types::Route;
 use crate::registry::client::{ClientError, ServerEvent};
@@ -72,7 +72,8 @@ pub(super) fn watch(args: &WatchArgs, session: &Session) -> anyhow::Result<u8> {
             let rounds = failures / u32::try_from(count).unwrap_or(u32::MAX);
             // No jitter: a person watches, not a fleet. After a stream that ended there is a moment,
             // so that one that ends at once is not asked in a loop.
-            tokio::time::sleep(pause(rounds, 1.0).max(Duration::from_millis(200))).await;
+            tokio::time::sleep(pause(rounds, LONGEST_PAUSE, 1.0).max(Duration::from_millis(200)))
+                .await;
         }
         unreachable!("there is a registry, or the session would not be open")
     })

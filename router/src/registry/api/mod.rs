@@ -24,17 +24,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Request, State};
-use axum::middleware::{Next, from_fn_with_state, map_response_with_state};
-use axum::response::{IntoResponse as _, Response};
+use axum::extract::State;
+use axum::middleware::{from_fn_with_state, map_response_with_state};
+use axum::response::Response;
 use axum::routing::get;
-use http::Method;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use self::problem::Problem;
 use super::auth::audit::Change;
 use super::change::{FileNames, Quota};
 use super::shared::RouteRegistry;
@@ -67,22 +65,8 @@ pub fn app(api: Arc<Api>) -> Router {
             get(move |_: extract::NoQuery| std::future::ready((json, document.clone()))),
         )
         .layer(from_fn_with_state(Arc::clone(&api), stale::mark))
-        .layer(from_fn_with_state(Arc::clone(&api), spare_foreign))
         .layer(map_response_with_state(Arc::clone(&api), once_seen))
         .with_state(api)
-}
-
-/// Refuses changes while the store is not the one that the known routes came from: by its zones a
-/// registrar would be refused for good, or withdraw from it what stands in the right one. Told that
-/// the store is out of reach, it goes on to another router.
-async fn spare_foreign(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
-    let reads = [Method::GET, Method::HEAD].contains(request.method());
-    if !reads && api.registry.is_foreign() {
-        let detail = "another store answers than the one that the routes came from: an operator has to \
-                      look at this router";
-        return Problem::store_unreachable(detail).into_response();
-    }
-    next.run(request).await
 }
 
 /// Whoever has changed something finds it so when it asks this router next: the answer waits until

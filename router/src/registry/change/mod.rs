@@ -18,8 +18,12 @@ use config::route::HostMatch;
 use super::api::problem::{Problem, reason};
 use super::claims::{self, Basis, Claim, Refusal};
 use super::jitter::fraction;
+use super::keys::STORE_ID;
+use super::origin;
 use super::shared::RouteRegistry;
-use super::store::{Committed, KeyValue, Listing, Revision, StoreError, TooLarge, Transaction};
+use super::store::{
+    Committed, KeyValue, Listing, Range, Revision, StoreError, TooLarge, Transaction,
+};
 use super::turns::TooManyWait;
 use super::view::View;
 use crate::control::Control;
@@ -64,20 +68,27 @@ enum Unmade {
 }
 
 /// Reads `basis`, decides, commits; anew while somebody else writes into it meanwhile.
+///
+/// Nothing is judged by another store than the one that the view is of: where there are no zones,
+/// registrars would be refused for good, and withdraw what stands in the right one when it is back.
 async fn transact<T>(
     registry: &RouteRegistry,
     basis: impl Into<Basis>,
     mut decide: impl FnMut(&Listing) -> Result<Decision<T>, Problem>,
 ) -> Result<(Revision, T), Unmade> {
     let Basis { records, keys } = basis.into();
-    let (records, keys) = (Vec::from_iter(records), Vec::from_iter(keys));
+    let conditions: Vec<Range> = records.union(&keys).cloned().collect();
+    let (mut records, keys) = (records, Vec::from_iter(keys));
+    records.insert(Range::key(STORE_ID));
+    let records = Vec::from_iter(records);
     for attempt in 0..ATTEMPTS {
-        let listing = registry.store.read_partly(&records, &keys).await?;
+        let mut listing = registry.store.read_partly(&records, &keys).await?;
+        check_origin(registry, &mut listing)?;
         let (mut transaction, outcome) = match decide(&listing)? {
             Decision::Nothing(outcome) => return Ok((listing.revision, outcome)),
             Decision::Commit(transaction, outcome) => (transaction, outcome),
         };
-        transaction.unchanged = [&records[..], &keys].concat();
+        transaction.unchanged = conditions.clone();
         transaction.since = listing.revision;
         transaction.present.sort();
         transaction.present.dedup();
@@ -91,6 +102,20 @@ async fn transact<T>(
     }
     let problem = Problem::busy("too many others change the same names");
     Err(Unmade::Refused(problem))
+}
+
+/// Takes the store's name out of what was read of it.
+fn check_origin(registry: &RouteRegistry, listing: &mut Listing) -> Result<(), Problem> {
+    let at = listing.entries.iter().position(|it| it.key == STORE_ID);
+    let found = at.map(|at| listing.entries.remove(at));
+    let found = found.as_ref().and_then(|it| origin::parse(&it.value));
+    match registry.view().store_id() {
+        Some(known) if found != Some(known) => Err(Problem::store_unreachable(
+            "another store answers than the one that the routes came from: an operator has to look \
+             at this router",
+        )),
+        _ => Ok(()),
+    }
 }
 
 impl Unmade {

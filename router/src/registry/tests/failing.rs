@@ -5,9 +5,9 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::lab::{Lab, announcement, tenant};
-use crate::registry::keys;
-use crate::registry::store::Transaction;
+use crate::registry::keys::{self, STORE_ID};
 use crate::registry::store::faults::{Fault, at_commit, is_waiting};
+use crate::registry::store::{Put, Transaction};
 
 const W1: &str = "/v1/tenants/a/instances/w1";
 const WWW: &str = "/v1/routes/www.a.example.org";
@@ -21,7 +21,19 @@ fn put(endpoint: &str) -> Value {
 async fn nothing_is_judged_by_another_store() {
     let lab = Lab::new().await;
     let a = tenant("a");
-    lab.registry.set_foreign(true);
+    // Both are of a name; which one is no matter to a change, as long as it is the same.
+    let named = |name: &str| Transaction {
+        puts: vec![Put {
+            key: STORE_ID.to_owned(),
+            value: name.to_owned().into(),
+            lease: None,
+        }],
+        ..Transaction::default()
+    };
+    lab.registry.store.commit(&named("ours")).await.unwrap();
+    lab.settle().await;
+    lab.stop_following();
+    lab.registry.store.commit(&named("theirs")).await.unwrap();
     let body = announcement(&[("x.a.example.org", "10.0.1.1:1")]);
     let path = "/v1/tenants/a/instances/w1";
     for (method, body) in [("PUT", body), ("DELETE", Value::Null)] {
@@ -30,7 +42,7 @@ async fn nothing_is_judged_by_another_store() {
     }
     let list = lab.call(&a, "GET", "/v1/routes", Value::Null).await;
     assert_eq!(list.status, 200);
-    lab.registry.set_foreign(false);
+    lab.registry.store.commit(&named("ours")).await.unwrap();
     let answer = lab.call(&a, "DELETE", path, Value::Null).await;
     assert_eq!(answer.status, 204);
 }
