@@ -17,7 +17,7 @@ use router::registry::memory::Memory;
 use router::registry::record::TicketSecrets;
 use router::registry::route::RouteChange;
 use router::registry::shared::RouteRegistry;
-use router::registry::store::{Revision, Store, StoreError};
+use router::registry::store::{self, KeyValue, Revision, Store, StoreError};
 use tempfile::TempDir;
 use tokio::runtime::{self, Runtime};
 use tokio::sync::oneshot;
@@ -29,6 +29,9 @@ use crate::site::memory_folder;
 
 /// Longer than anything takes that works.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What keys of routes begin with.
+const ROUTES: &str = "route/";
 
 /// Follower and bare watch, until this is dropped.
 pub(crate) struct Followed {
@@ -47,7 +50,7 @@ pub(crate) enum Event {
         at: Instant,
         changes: Vec<(HostMatch, u16)>,
     },
-    /// The bare watch was handed so many changes, the last of this revision.
+    /// The bare watch was handed so many changes of routes, the last event being of this revision.
     Heard {
         at: Instant,
         revision: Revision,
@@ -229,6 +232,12 @@ async fn heard_from_etcd(store: &EtcdStore, sender: &Sender<Event>) -> Result<()
     let options = ConnectOptions::new().with_tls(tls);
     // The member that a router asks first.
     let mut client = Client::connect(&store.endpoints[..1], Some(options)).await?;
+    // Zones and the store's name come by as well.
+    let is_route = |event: &etcd_client::Event| {
+        let key = event.kv().map(|kv| kv.key());
+        let key = key.and_then(|key| key.strip_prefix(store.prefix.as_bytes()));
+        key.is_some_and(|key| key.starts_with(ROUTES.as_bytes()))
+    };
     let options = WatchOptions::new().with_prefix();
     let mut stream = client.watch(store.prefix.as_str(), Some(options)).await?;
     while let Some(message) = stream.message().await? {
@@ -237,7 +246,7 @@ async fn heard_from_etcd(store: &EtcdStore, sender: &Sender<Event>) -> Result<()
             Some(last) => Event::Heard {
                 at,
                 revision: Revision(last.mod_revision()),
-                changes: message.events().len(),
+                changes: message.events().iter().filter(|it| is_route(it)).count(),
             },
             None => Event::Watching,
         };
@@ -255,6 +264,10 @@ async fn watch_embedded(writer: Writer, sender: Sender<Event>) {
 }
 
 async fn heard_from_embedded(writer: &Writer, sender: &Sender<Event>) -> Result<(), StoreError> {
+    let is_route = |event: &store::Event| {
+        let (store::Event::Put(KeyValue { key, .. }) | store::Event::Delete(key)) = event;
+        key.starts_with(ROUTES)
+    };
     let mut watch = writer.store().watch(Revision::default()).await?;
     let _ = sender.send(Event::Watching);
     loop {
@@ -262,7 +275,7 @@ async fn heard_from_embedded(writer: &Writer, sender: &Sender<Event>) -> Result<
         let _ = sender.send(Event::Heard {
             at: Instant::now(),
             revision: batch.revision,
-            changes: batch.events.len(),
+            changes: batch.events.iter().filter(|it| is_route(it)).count(),
         });
     }
 }
