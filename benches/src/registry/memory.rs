@@ -176,7 +176,7 @@ mod tests {
             come.extend(transaction.puts.into_iter().map(|put| put.key));
         }
         assert_eq!(gone, before);
-        assert_eq!(come.len(), 130);
+        assert_eq!(come.len(), 130 + 65, "two routes, and the zone of both");
         assert!(come.is_disjoint(&before));
     }
 }

@@ -150,7 +150,8 @@ pub(super) fn write_memory(text: &mut String, record: &Record) -> fmt::Result {
 - The router as released, one worker, that has just started on the store and serves no API: its proportional
   set size when it has come to rest. Per route: the difference to the router without routes on the same
   kind of store. It has them twice, as records (for the API, and to tell what changed) and as routes in the
-  table; the embedded store adds its cache, at most 16 MiB."
+  table; the embedded store adds its cache, at most 16 MiB. Every two routes are
+  of a tenant whose zone is kept as well."
     )?;
     if let Some(replaced) = &record.replaced {
         let mib: Vec<String> = replaced
