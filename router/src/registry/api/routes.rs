@@ -7,22 +7,21 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, http};
 use config::route::HostMatch;
-use http::header::{ETAG, IF_MATCH, IF_NONE_MATCH};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::Api;
-use super::conditions::is_known;
+use super::conditions::{expectation, is_known, tag};
 use super::extract::{Json, Path, Query};
 use super::pages::Page;
-use super::problem::{Problem, reason};
+use super::problem::Problem;
 use super::responses::{Always, ForConditions, ForNames};
 use super::types::{HolderQuery, ListQuery, Route, RouteSpec, Routes, TenantQuery};
 use super::valid;
 use crate::registry::auth::Caller;
 use crate::registry::auth::audit::Change;
-use crate::registry::change::{self, Expect, PutRoute, etag, represent};
+use crate::registry::change::{self, PutRoute, etag, represent};
 use crate::registry::record::Trust;
 use crate::registry::view::{Source, View};
 
@@ -255,38 +254,6 @@ fn answer(status: StatusCode, etag: Option<&str>, route: Route) -> Response {
     response
 }
 
-fn tag(response: &mut Response, etag: &str) {
-    if let Ok(etag) = HeaderValue::from_str(etag) {
-        response.headers_mut().insert(ETAG, etag);
-    }
-}
-
-/// What `If-Match` and `If-None-Match` ask for. Weak tags never match (RFC 9110, section 8.8.3.2).
-pub(super) fn expectation(headers: &HeaderMap) -> Result<Expect, Problem> {
-    let read = |name| -> Result<Option<String>, Problem> {
-        let mut values = Vec::new();
-        for value in headers.get_all(&name) {
-            let text = value.to_str();
-            values.push(text.map_err(|_| Problem::malformed(format!("{name}: is not text")))?);
-        }
-        Ok((!values.is_empty()).then(|| values.join(",")))
-    };
-    match (read(IF_MATCH)?, read(IF_NONE_MATCH)?) {
-        (None, None) => Ok(Expect::Anything),
-        (None, Some(none)) if none.trim() == "*" => Ok(Expect::Nothing),
-        (Some(tags), None) if tags.trim() == "*" => Ok(Expect::Something),
-        (Some(tags), None) => {
-            let tags = tags.split(',').map(|tag| tag.trim().to_owned());
-            Ok(Expect::OneOf(tags.collect()))
-        }
-        (_, Some(_)) => Err(Problem::new(
-            StatusCode::BAD_REQUEST,
-            reason::INVALID,
-            "If-None-Match: only `*` is understood, and not beside If-Match",
-        )),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -335,41 +302,5 @@ mod tests {
         seen.sort();
         seen.dedup();
         assert_eq!(seen.len(), 900);
-    }
-
-    #[test]
-    fn conditions_are_read_as_the_standard_has_them() {
-        let expect = |lines: &[(&'static str, &str)]| {
-            let mut headers = HeaderMap::new();
-            for (name, value) in lines {
-                headers.append(*name, HeaderValue::from_str(value).unwrap());
-            }
-            expectation(&headers)
-        };
-        let one_of = |tags: &[&str]| {
-            let tags = tags.iter().map(|it| (*it).to_owned());
-            Ok(Expect::OneOf(tags.collect()))
-        };
-        assert_eq!(expect(&[]), Ok(Expect::Anything));
-        assert_eq!(expect(&[("if-match", "*")]), Ok(Expect::Something));
-        assert_eq!(expect(&[("if-none-match", "*")]), Ok(Expect::Nothing));
-        assert_eq!(
-            expect(&[("if-match", "\"a\", \"b\"")]),
-            one_of(&["\"a\"", "\"b\""])
-        );
-        assert_eq!(
-            expect(&[("if-match", "\"a\""), ("if-match", "\"b\"")]),
-            one_of(&["\"a\"", "\"b\""])
-        );
-        assert_eq!(
-            expect(&[("if-none-match", "\"a\"")]).unwrap_err().status,
-            400
-        );
-        assert_eq!(
-            expect(&[("if-match", "*"), ("if-none-match", "*")])
-                .unwrap_err()
-                .status,
-            400
-        );
     }
 }

@@ -6,18 +6,16 @@ use axum::Extension;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use config::route::HostMatch;
-use http::header::ETAG;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::Api;
-use super::conditions::is_known;
+use super::conditions::{expectation, is_known, tag};
 use super::extract::{Json, NoQuery, Path, Query};
 use super::pages::Page;
 use super::problem::Problem;
 use super::responses::{Always, ForConditions, ForNames};
-use super::routes::expectation;
 use super::types::{EvictQuery, ListQuery, Zone, ZonePut, ZoneSpec, ZoneTaken, Zones};
 use super::valid;
 use crate::registry::auth::Caller;
@@ -208,9 +206,7 @@ fn shown(tenant: &str, pattern: &HostMatch, zone: &record::Zone, modified: Revis
 }
 
 fn tagged(mut response: Response, modified: Revision) -> Response {
-    if let Ok(etag) = HeaderValue::from_str(&zone_etag(modified)) {
-        response.headers_mut().insert(ETAG, etag);
-    }
+    tag(&mut response, &zone_etag(modified));
     response
 }
 

@@ -622,25 +622,9 @@ async fn lists_come_in_pages_and_show_tenants_their_own() {
         (b, "instances", 0),
         (operator(), "instances", 3),
     ] {
-        let mut found = Vec::new();
-        let mut after = String::new();
-        loop {
-            let page = lab
-                .call(
-                    &caller,
-                    "GET",
-                    &format!("/v1/{list}?limit=2{after}"),
-                    Value::Null,
-                )
-                .await;
-            let entries = page.body[list].as_array().unwrap().clone();
-            assert!(entries.len() <= 2);
-            found.extend(entries.iter().map(ToString::to_string));
-            match page.body["next"].as_str() {
-                None => break,
-                Some(next) => after = format!("&after={next}"),
-            }
-        }
+        let pages = lab.pages(&caller, list, "").await;
+        let entries = pages.iter().flat_map(|page| page[list].as_array().unwrap());
+        let mut found: Vec<_> = entries.map(ToString::to_string).collect();
         let count = found.len();
         found.sort();
         found.dedup();

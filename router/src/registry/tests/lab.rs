@@ -176,6 +176,23 @@ impl Lab {
         self.ask(caller, method, path, &[], body).await
     }
 
+    /// All pages of a list, of two entries each.
+    pub(super) async fn pages(&self, caller: &Caller, list: &str, query: &str) -> Vec<Value> {
+        let mut pages = Vec::new();
+        let mut after = String::new();
+        loop {
+            let path = format!("/v1/{list}?limit=2{query}{after}");
+            let page = self.call(caller, "GET", &path, Value::Null).await.body;
+            assert!(page[list].as_array().unwrap().len() <= 2);
+            let next = page["next"].as_str().map(|next| format!("&after={next}"));
+            pages.push(page);
+            match next {
+                None => return pages,
+                Some(next) => after = next,
+            }
+        }
+    }
+
     pub(super) async fn ask(
         &self,
         caller: &Caller,

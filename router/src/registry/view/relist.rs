@@ -4,7 +4,7 @@
 use std::ops::Bound;
 use std::sync::Mutex;
 
-use super::{Changes, HostKey, View, lock};
+use super::{Changes, HostKey, Source, View, lock};
 use crate::registry::store::Listing;
 
 /// Rules that are compared at once: the view is locked meanwhile.
@@ -63,16 +63,9 @@ impl View {
         most: usize,
         changes: &mut Changes,
     ) -> Option<HostKey> {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let some = old.routes.range::<HostKey, _>((from, Bound::Unbounded));
-        let mut last = None;
-        for (host, sources) in some.take(most) {
-            last = Some(host);
-            if self.routes.get(host) != Some(sources) {
-                changes.hosts.insert(HostKey::clone(host));
-            }
-        }
-        last.map(|it| HostKey::clone(it))
+        let is_other =
+            |host: &HostKey, sources: &Vec<Source>| self.routes.get(host) != Some(sources);
+        old.collect(after, most, is_other, changes)
     }
 
     /// Adds which of the next `most` rules here after `after` are not in `old`; gives the last of them.
@@ -83,12 +76,24 @@ impl View {
         most: usize,
         changes: &mut Changes,
     ) -> Option<HostKey> {
+        let is_missing = |host: &HostKey, _: &Vec<Source>| !old.routes.contains_key(host);
+        self.collect(after, most, is_missing, changes)
+    }
+
+    /// Adds those of the next `most` rules after `after` that are wanted; gives the last of all.
+    fn collect(
+        &self,
+        after: Option<&HostKey>,
+        most: usize,
+        is_wanted: impl Fn(&HostKey, &Vec<Source>) -> bool,
+        changes: &mut Changes,
+    ) -> Option<HostKey> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let some = self.routes.range::<HostKey, _>((from, Bound::Unbounded));
         let mut last = None;
-        for host in some.take(most).map(|(host, _)| host) {
+        for (host, sources) in some.take(most) {
             last = Some(host);
-            if !old.routes.contains_key(host) {
+            if is_wanted(host, sources) {
                 changes.hosts.insert(HostKey::clone(host));
             }
         }
@@ -101,20 +106,12 @@ impl View {
 pub fn relist(view: &Mutex<View>, fresh: View) -> Changes {
     let mut changes = Changes::default();
     let mut after = None;
-    loop {
-        let last = fresh.compare(&lock(view), after.as_ref(), SLICE, &mut changes);
-        match last {
-            Some(last) => after = Some(last),
-            None => break,
-        }
+    while let Some(last) = fresh.compare(&lock(view), after.as_ref(), SLICE, &mut changes) {
+        after = Some(last);
     }
     after = None;
-    loop {
-        let last = fresh.compare_missing(&lock(view), after.as_ref(), SLICE, &mut changes);
-        match last {
-            Some(last) => after = Some(last),
-            None => break,
-        }
+    while let Some(last) = fresh.compare_missing(&lock(view), after.as_ref(), SLICE, &mut changes) {
+        after = Some(last);
     }
     let old = lock(view).replace(fresh, &mut changes);
     // Takes as long as making it did, and nobody waits for it.
